@@ -1,0 +1,207 @@
+"""What a stage and an engine are. A description is a value: it imports without the runtime that computes.
+
+A third-party engine registers an `Engine` under the entry-point group `meshkiln.engines`.
+
+Between the stages of one process values pass as they are: a dict of named numpy arrays, or bytes. Stores hold bytes:
+`meshkiln.engines.codec` packs and unpacks. A stage's function is named by import path and loaded when it first runs:
+
+    def compute(batch: Sequence[Work]) -> list[Value]: ...
+
+It has no side effects, and its result for an item depends on that item alone, never on its batch mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, cast
+
+from meshkiln.errors import BadParameter, UnknownEngine
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Value = dict[str, np.ndarray[Any, Any]] | bytes
+
+Scalar = bool | int | float | str
+PICTURE = "picture"
+"""What the first stage reads: the request's raw input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a request: its type, default and range; `canonical` is the only way in.
+
+    low, high : inclusive bounds of an int or float, in `unit`
+    choices : allowed values of a str
+    """
+
+    name: str
+    default: Scalar
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+
+    def canonical(self, value: object) -> Scalar:
+        """`value` as this parameter's type, so that `1` and `1.0` make one key.
+
+        Raises BadParameter, naming the allowed range, for another type or a value outside it.
+        """
+        kind = type(self.default)
+        result: Scalar
+        if kind is bool and isinstance(value, bool):
+            result = value
+        elif kind is int and _is_number(value) and float(cast(float, value)).is_integer():
+            result = int(cast(float, value))
+        elif kind is float and _is_number(value):
+            result = float(cast(float, value)) + 0.0
+        elif kind is str and isinstance(value, str):
+            result = value
+        else:
+            raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
+        if self.choices and result not in self.choices:
+            raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
+        if kind in (int, float):
+            number = cast(float, result)
+            # Written so that NaN fails too.
+            if not ((self.low is None or number >= self.low) and (self.high is None or number <= self.high)):
+                raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
+            if number != number or number in (float("inf"), float("-inf")):
+                raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
+        return result
+
+    def allowed(self) -> str:
+        """What would be right, in words: "a number from 1 to 100"."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, str):
+            return "a string"
+        noun = "a whole number" if isinstance(self.default, int) else "a number"
+        unit = f" {self.unit}" if self.unit else ""
+        if self.low is not None and self.high is not None:
+            return f"{noun} from {self.low:g} to {self.high:g}{unit}"
+        if self.low is not None:
+            return f"{noun} of at least {self.low:g}{unit}"
+        return f"{noun}{unit}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One item of a batch.
+
+    inputs : one value for each name in the stage's `reads`, in that order
+    parameters : canonical values of the parameters that matter to the stage
+    report : called with (step, steps) as an iterative stage proceeds
+    """
+
+    inputs: tuple[Any, ...]
+    parameters: Mapping[str, Scalar]
+    report: Callable[[int, int], None] = lambda step, steps: None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of an engine, without side effects.
+
+    name : its place in the chain ("matte"); `id` names the computation itself and is shared by all engines that use
+        it ("meshkiln.matte"), so they share artifacts too
+    version : bumped by hand when its output changes; a canary test fails when that was forgotten
+    compute : import path "package.module:function" of a `Sequence[Work] -> list[Value]`
+    reads : names of the stages it reads, or `PICTURE`
+    parameters : names of the parameters that matter to it
+    weights : hex digest of the weights it computes with; empty when it has none
+    numeric : numeric class: "exact" (integer or reproducible arithmetic), "fp32", "bf16", "int8"
+    cutoff : later keys hang on the digest of the output instead of on this stage's key (integer outputs only)
+    media_type : of the packed output
+    """
+
+    name: str
+    id: str
+    version: int
+    compute: str
+    reads: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    weights: str = ""
+    numeric: str = "exact"
+    cutoff: bool = False
+    media_type: str = "application/vnd.safetensors"
+
+    @property
+    def fingerprint(self) -> tuple[str, int, str, str]:
+        """Identity of the computation: what a key contains of the stage itself."""
+        return (self.id, self.version, self.weights, self.numeric)
+
+    def load(self) -> Callable[[Sequence[Work]], list[Value]]:
+        """The function that computes, imported now."""
+        module, _, name = self.compute.partition(":")
+        return cast("Callable[[Sequence[Work]], list[Value]]", getattr(import_module(module), name))
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model as a fixed line of stages, first to last.
+
+    parameters : every parameter a request may give
+    formats : export formats, name -> media type; the parameter `format` chooses
+    recipes : name -> parameters it stands for; resolved before keys
+    """
+
+    name: str
+    help: str
+    stages: tuple[Stage, ...]
+    parameters: tuple[Parameter, ...]
+    formats: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {PICTURE}
+        for stage in self.stages:
+            for name in stage.reads:
+                if name not in known:
+                    raise ValueError(f"engine {self.name}: {stage.name} reads {name}, which does not come before it")
+            known.add(stage.name)
+        named = {parameter.name for parameter in self.parameters}
+        for stage in self.stages:
+            if missing := set(stage.parameters) - named:
+                raise ValueError(f"engine {self.name}: {stage.name} wants undeclared parameters {sorted(missing)}")
+
+    def canonical(self, given: Mapping[str, object]) -> dict[str, Scalar]:
+        """All parameters, those of `given` checked and the others by default.
+
+        Raises BadParameter for an unknown name (naming those there are) or a value out of range.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name in given:
+            if name not in known:
+                raise BadParameter(
+                    f"{name!r} is not a parameter of engine {self.name}; it has {', '.join(sorted(known))}"
+                )
+        return {name: p.canonical(given.get(name, p.default)) for name, p in known.items()}
+
+
+def engines() -> dict[str, Engine]:
+    """Every registered engine by name. One that fails to import is left out here and raises when asked for."""
+    found = {}
+    for point in entry_points(group="meshkiln.engines"):
+        try:
+            found[point.name] = cast(Engine, point.load())
+        except ImportError:
+            continue
+    return dict(sorted(found.items()))
+
+
+def engine(name: str) -> Engine:
+    """The engine registered as `name`. Raises UnknownEngine, naming those there are."""
+    for point in entry_points(group="meshkiln.engines", name=name):
+        return cast(Engine, point.load())
+    raise UnknownEngine(f"no engine is called {name!r}; there are {', '.join(engines()) or 'none'}")

@@ -1,0 +1,43 @@
+"""One exception family. Each error says what was wrong, with which value, and what would be right."""
+
+from __future__ import annotations
+
+
+class MeshkilnError(Exception):
+    """Base of everything Meshkiln raises on purpose."""
+
+
+class BadInput(MeshkilnError):
+    """The request cannot be served as it is: the caller can fix it (exit code 2, HTTP 4xx)."""
+
+
+class BadPicture(BadInput):
+    """The picture cannot be used: not an image, truncated, too large, no subject."""
+
+
+class BadParameter(BadInput):
+    """A parameter is unknown or out of range; the message names what is allowed."""
+
+
+class BadOutput(BadInput):
+    """The place the result should go to cannot be written."""
+
+
+class UnknownEngine(BadInput):
+    """No engine of that name is registered; the message names those that are."""
+
+
+class StageFailed(MeshkilnError):
+    """A stage raised something unexpected: the engine's fault, not the caller's."""
+
+
+class StoreError(MeshkilnError):
+    """A store cannot be opened or used as asked."""
+
+
+class DeadlinePassed(MeshkilnError):
+    """The result was not ready by the time the caller was willing to wait for."""
+
+
+class Cancelled(MeshkilnError):
+    """Nobody waits for this computation any more."""
