@@ -82,6 +82,7 @@ class Store(MutableMapping[Key, Artifact]):
         ttl: float | None = None,
         miss_cost: float | None = None,
         replace: bool = False,
+        durable: bool = True,
     ) -> bool:
         """Keep `artifact` under `key`; True when it is kept now (or a first one already was).
 
@@ -89,8 +90,14 @@ class Store(MutableMapping[Key, Artifact]):
         miss_cost : seconds that losing it from *this* tier costs (a read from the next tier, or recomputation);
             None means `artifact.cost`
         replace : put it in place of what is there
+        durable : False lets a slower tier write it later; with True it is there when this returns
         Never raises for a full, read-only or failing medium: it returns False and counts the reason.
         """
+
+    def get_tier(self, key: Key) -> tuple[Artifact, str] | None:
+        """The artifact under `key` and the name of the tier that held it."""
+        artifact = self.get(key)
+        return None if artifact is None else (artifact, self.name)
 
     @abstractmethod
     def stats(self) -> Statistics:
