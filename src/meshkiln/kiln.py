@@ -1,0 +1,389 @@
+"""The kiln: a request becomes a chain of keys, the deepest stored artifacts are found, and what is missing is computed.
+
+Serving looks from the last key backwards, starts from the deepest artifacts that suffice and runs only the missing
+stages, each as a flight: whoever wants the same key at the same time waits for the same computation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from meshkiln.engines.base import PICTURE, Engine, Stage, Work, engine
+from meshkiln.engines.codec import pack
+from meshkiln.errors import MeshkilnError, StageFailed
+from meshkiln.flights import Flight, Flights
+from meshkiln.keys import Digest, Key, output_key
+from meshkiln.request import Link, Request, canonical_request, chain, picture_bytes
+from meshkiln.result import Made, Result, StageReport, result_of
+from meshkiln.store.base import Artifact, Json, Leases, Store
+
+if TYPE_CHECKING:
+    from meshkiln.engines.base import Value
+
+__all__ = ["Kiln", "Result", "StageReport", "open_store", "run_here"]
+
+RECORD = "application/vnd.meshkiln.record"
+"""Media type of a record: the 32-byte digest of what a cut-off stage made."""
+READ_SECONDS_PER_BYTE = 2e-9
+"""Seconds a byte costs to bring back from the disk store, verified: what keeping an output is weighed against."""
+
+Report = Callable[[str, int, int], None]
+"""Called with (stage name, step, steps) while stages run."""
+Runner = Callable[[Stage, Sequence[Work]], "list[tuple[Value, float]]"]
+"""Runs a stage on a batch: each item's value and compute seconds (its share of the batch)."""
+
+
+def run_here(stage: Stage, batch: Sequence[Work]) -> list[tuple[Value, float]]:
+    """The runner that computes in this process."""
+    compute = stage.load()  # outside the clock: loading is not part of a stage's cost
+    started = time.perf_counter()
+    values = compute(batch)
+    share = (time.perf_counter() - started) / max(1, len(batch))
+    return [(value, share) for value in values]
+
+
+def open_store() -> Store:
+    """The default store: memory over the disk store in the user's cache folder. Raises StoreError."""
+    from meshkiln.store.disk import Disk
+    from meshkiln.store.memory import Memory
+    from meshkiln.store.tiers import Tiers
+
+    return Tiers(Memory(), Disk())
+
+
+@dataclass(slots=True)
+class _Flown:
+    """One thing a generation wants done: `compute` under `key`, unless `found` finds it. `led` tells who computed."""
+
+    key: Key
+    compute: Callable[[Flight], Made]
+    found: Callable[[], Made | None] | None
+    led: bool = False
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What one generation has in hand; lives for one answer and is written by its driver only.
+
+    records : output digests of cut-off stages learned on the way, so that an answer never needs a record to be kept
+    """
+
+    made: dict[str, Made] = field(default_factory=dict)
+    records: dict[Key, Digest] = field(default_factory=dict)
+
+
+_Outcome = tuple[tuple[Link, ...], dict[str, Made]]
+_Steps = Generator[_Flown, Made, _Outcome]
+
+
+class Kiln:
+    """Serves one engine from one store.
+
+    engine : an `Engine` or the name of a registered one
+    store : any `Store`; None opens the default (memory over the user's disk cache)
+    flights : shared between kilns that share a store; None makes one that uses the store's leases, when it has any
+    runner : runs a stage on a batch; the default computes in this process
+    namespace : keeps tenants apart
+    """
+
+    def __init__(
+        self,
+        engine_: Engine | str = "inflate",
+        store: Store | None = None,
+        *,
+        flights: Flights | None = None,
+        runner: Runner = run_here,
+        namespace: str = "",
+    ) -> None:
+        self.engine = engine(engine_) if isinstance(engine_, str) else engine_
+        self.store = open_store() if store is None else store
+        leases = cast("Leases | None", getattr(self.store, "leases", None))
+        self.flights = Flights(leases=leases) if flights is None else flights
+        self.runner = runner
+        self.namespace = namespace
+        self.records_replaced = 0
+
+    def generate(
+        self,
+        picture: object,
+        format: str = "glb",
+        *,
+        recipe: str | None = None,
+        refresh: bool = False,
+        timeout: float | None = None,
+        report: Report | None = None,
+        **parameters: object,
+    ) -> Result:
+        """The mesh of `picture`, stored or computed.
+
+        picture : a path, bytes, a PIL image or an array (H, W[, 1|3|4]) of uint8
+        format : one of the engine's formats
+        refresh : compute every stage again and put the results in place of what is stored
+        timeout : seconds to wait; raises DeadlinePassed after that (what others wait for goes on)
+        report : called with (stage, step, steps) as stages proceed, on the thread that computes
+        Raises BadPicture or BadParameter for input that cannot be served, StageFailed when a stage breaks.
+        """
+        request, data = self.request(picture, {"format": format, **parameters}, recipe)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        started = time.perf_counter()
+        links, made = self._fly(self._drive(request, data, refresh, report), deadline)
+        return result_of(links, made, time.perf_counter() - started)
+
+    async def agenerate(
+        self,
+        picture: object,
+        format: str = "glb",
+        *,
+        recipe: str | None = None,
+        refresh: bool = False,
+        timeout: float | None = None,
+        report: Report | None = None,
+        **parameters: object,
+    ) -> Result:
+        """`generate` for asyncio: the loop is never blocked, and cancelling the task leaves other waiters alone."""
+
+        def begin() -> tuple[Request, bytes]:
+            return self.request(picture, {"format": format, **parameters}, recipe)
+
+        request, data = await asyncio.to_thread(begin)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        started = time.perf_counter()
+        steps = self._drive(request, data, refresh, report)
+        # Store look-ups may touch the disk, so every advance of the driver happens off the loop.
+        flown = await asyncio.to_thread(_advance, steps, None)
+        while isinstance(flown, _Flown):
+            made = await self.flights.arun(flown.key, flown.compute, found=flown.found, deadline=deadline)
+            flown = await asyncio.to_thread(_advance, steps, made)
+        return result_of(*flown, time.perf_counter() - started)
+
+    def request(
+        self, picture: object, parameters: Mapping[str, object], recipe: str | None = None
+    ) -> tuple[Request, bytes]:
+        """The canonical request for `picture`, and the picture's bytes. Raises BadPicture or BadParameter."""
+        data = picture_bytes(picture)
+        return canonical_request(self.engine, data, parameters, recipe=recipe, namespace=self.namespace), data
+
+    def explain(self, picture: object, format: str = "glb", **parameters: object) -> tuple[Link, ...]:
+        """The chain of keys that `generate` would follow, as far as records tell. Computes nothing."""
+        request, _ = self.request(picture, {"format": format, **parameters})
+        return chain(request, self._recorded)
+
+    def source(self, picture: object) -> str:
+        """What the provenance of everything derived from `picture` calls it (hexadecimal).
+
+        That is the output of the engine's last cut-off, so that two files of the same pixels have one source. Computes
+        up to there when no record tells. Raises BadPicture.
+        """
+        request, data = self.request(picture, {})
+        cutoffs = [index for index, stage in enumerate(self.engine.stages) if stage.cutoff]
+        if not cutoffs:
+            return request.source.hex()
+        known = chain(request, self._recorded)[cutoffs[-1]].output
+        if known is not None:
+            return known.hex()
+        links, _ = self._fly(self._drive(request, data, through=cutoffs[-1] + 1), None)
+        output = links[-1].output
+        assert output is not None
+        return output.hex()
+
+    def close(self) -> None:
+        """Flush and close the store."""
+        self.store.close()
+
+    # The driver: yields what has to fly and is sent what came of it. Sync and async callers share it.
+
+    def _fly(self, steps: _Steps, deadline: float | None) -> _Outcome:
+        flown = _advance(steps, None)
+        while isinstance(flown, _Flown):
+            made = self.flights.run(flown.key, flown.compute, found=flown.found, deadline=deadline)
+            flown = _advance(steps, made)
+        return flown
+
+    def _drive(
+        self,
+        request: Request,
+        data: bytes,
+        refresh: bool = False,
+        report: Report | None = None,
+        through: int | None = None,
+    ) -> _Steps:
+        """Bring the first `through` stages (default: all) so far that the last of them is in hand."""
+        progress = _Progress()
+        while True:
+            links = chain(request, lambda key: progress.records.get(key) or self._recorded(key))[:through]
+            for link in self._missing(links, progress, refresh):
+                flown = self._flown(request, data, link, progress, refresh, report)
+                made = yield flown
+                if made.source == "computed" and not flown.led:
+                    made = made.followed()
+                if not self._learn(link, made, progress):
+                    break
+            else:
+                return links, progress.made
+
+    def _learn(self, link: Link, made: Made, progress: _Progress) -> bool:
+        """Take in what a flight made; False when the chain has to be resolved anew.
+
+        That is after a cut-off stage whose output is not the one the chain was resolved with: there was no record, or
+        the recomputation refutes it. What was found below the refuted output is then let go.
+        """
+        name = link.stage.name
+        if not link.stage.cutoff:
+            progress.made[name] = made
+            return True
+        assert link.key is not None
+        output = _recorded_digest(made.artifact)
+        progress.records[link.key] = output
+        if link.output == output_key(output):
+            progress.made[name] = made
+            return True
+        progress.made.clear()
+        if made.artifact.media_type != RECORD:
+            progress.made[name] = made
+        return False
+
+    def _missing(self, links: Sequence[Link], progress: _Progress, refresh: bool) -> list[Link]:
+        """The stages that have to be computed, first to last; what is found on the way is put in `progress`."""
+        for index, link in enumerate(links):
+            if link.output is None:
+                # Later keys hang on this stage's output: all that can be done now is to make it.
+                links = links[: index + 1]
+                break
+        needed = {links[-1].stage.name}
+        missing = []
+        for link in reversed(links):
+            name = link.stage.name
+            if name in needed and name not in progress.made:
+                found = None if refresh or link.output is None else self._look(link.output)
+                if found is None:
+                    missing.append(link)
+                    needed.update(link.stage.reads)
+                else:
+                    progress.made[name] = found
+        return missing[::-1]
+
+    def _flown(
+        self,
+        request: Request,
+        data: bytes,
+        link: Link,
+        progress: _Progress,
+        refresh: bool,
+        report: Report | None,
+    ) -> _Flown:
+        stage, key = link.stage, link.key
+        assert key is not None
+        # Resolved when the stage is about to run: earlier missing stages have been made by then.
+        inputs = {name: progress.made[name] for name in stage.reads if name != PICTURE}
+
+        def compute(flight: Flight) -> Made:
+            flown.led = True
+            work = Work(
+                tuple(data if name == PICTURE else inputs[name].unpacked() for name in stage.reads),
+                {name: request.parameters[name] for name in stage.parameters},
+                _reporter(stage.name, report),
+            )
+            value, seconds = self._run(stage, work)
+            artifact = Artifact.of(
+                pack(value), seconds, _media_type(stage, request), _provenance(request, stage, inputs, seconds)
+            )
+            return Made(self._keep(request, link, artifact, refresh), "computed", value)
+
+        def found() -> Made | None:
+            # Of an unresolved cut-off the record is looked for, which somebody else may have made meanwhile.
+            return self._look(key if link.output is None else link.output)
+
+        flown = _Flown(key, compute, None if refresh else found)
+        return flown
+
+    def _run(self, stage: Stage, work: Work) -> tuple[Value, float]:
+        try:
+            ((value, seconds),) = self.runner(stage, [work])
+        except MeshkilnError:
+            raise
+        except Exception as error:
+            raise StageFailed(f"stage {stage.name} failed: {type(error).__name__}: {error}") from error
+        if isinstance(value, dict):
+            for array in value.values():
+                # Everybody who joined the flight reads the same arrays.
+                array.flags.writeable = False
+        return value, seconds
+
+    # The store, as the driver uses it.
+
+    def _keep(self, request: Request, link: Link, artifact: Artifact, refresh: bool) -> Artifact:
+        """Store what a stage made, and give it back with its provenance complete."""
+        stage = link.stage
+        assert link.key is not None
+        if not stage.cutoff:
+            final = stage is request.engine.stages[-1]
+            self.store.put(link.key, artifact, replace=refresh, durable=final)
+            return artifact
+        output = output_key(artifact.digest)
+        provenance: dict[str, Json] = {**artifact.provenance, "source": output.hex()}
+        artifact = Artifact(artifact.data, artifact.digest, artifact.cost, artifact.media_type, provenance)
+        refuted = link.output is not None and link.output != output
+        self.records_replaced += refuted
+        record = Artifact.of(artifact.digest, artifact.cost, RECORD, provenance)
+        self.store.put(link.key, record, replace=refresh or refuted, durable=False)
+        if worth_keeping(artifact.cost, len(artifact.data)):
+            self.store.put(output, artifact, replace=refresh, durable=False)
+        return artifact
+
+    def _look(self, key: Key) -> Made | None:
+        hit = self.store.get_tier(key)
+        return None if hit is None else Made(*hit)
+
+    def _recorded(self, key: Key) -> Digest | None:
+        record = self.store.get(key)
+        return None if record is None else _recorded_digest(record)
+
+
+def worth_keeping(cost: float, size: int) -> bool:
+    """Whether an output that took `cost` seconds to make is cheaper to bring back from a store (`size` bytes)."""
+    return cost > size * READ_SECONDS_PER_BYTE
+
+
+def _recorded_digest(artifact: Artifact) -> Digest:
+    return Digest(artifact.data) if artifact.media_type == RECORD else artifact.digest
+
+
+def _advance(steps: _Steps, made: Made | None) -> _Flown | _Outcome:
+    try:
+        return steps.send(cast("Any", made))
+    except StopIteration as finished:
+        return cast(_Outcome, finished.value)
+
+
+def _reporter(stage: str, report: Report | None) -> Callable[[int, int], None]:
+    if report is None:
+        return lambda step, steps: None
+    report(stage, 0, 1)
+    return lambda step, steps: report(stage, step, steps)
+
+
+def _media_type(stage: Stage, request: Request) -> str:
+    if stage is request.engine.stages[-1] and "format" in stage.parameters:
+        return request.engine.formats[str(request.parameters["format"])]
+    return stage.media_type
+
+
+def _provenance(request: Request, stage: Stage, inputs: dict[str, Made], seconds: float) -> dict[str, Json]:
+    costs: dict[str, Json] = {}
+    source = request.source.hex()
+    for made in inputs.values():
+        costs.update(cast("dict[str, Json]", made.artifact.provenance.get("costs") or {}))
+        source = str(made.artifact.provenance.get("source", source))
+    costs[stage.name] = seconds
+    return {
+        "engine": request.engine.name,
+        "stage": stage.name,
+        "version": stage.version,
+        "made": time.time(),
+        "source": source,
+        "costs": costs,
+    }
