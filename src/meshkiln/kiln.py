@@ -10,21 +10,19 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from meshkiln.engines.base import PICTURE, Engine, Stage, Work, engine
-from meshkiln.engines.codec import pack
+from meshkiln.engines.base import PICTURE, Engine, Stage, engine
 from meshkiln.errors import MeshkilnError, StageFailed
 from meshkiln.flights import Flight, Flights
 from meshkiln.keys import Digest, Key, output_key
 from meshkiln.request import Link, Request, canonical_request, chain, picture_bytes
 from meshkiln.result import Made, Result, StageReport, result_of
 from meshkiln.store.base import Artifact, Json, Leases, Store
+from meshkiln.workers.here import run_here
+from meshkiln.workers.task import Payload, Ran, Runner, Task
 
-if TYPE_CHECKING:
-    from meshkiln.engines.base import Value
-
-__all__ = ["Kiln", "Result", "StageReport", "open_store", "run_here"]
+__all__ = ["Kiln", "Result", "StageReport", "open_store"]
 
 RECORD = "application/vnd.meshkiln.record"
 """Media type of a record: the 32-byte digest of what a cut-off stage made."""
@@ -33,17 +31,6 @@ READ_SECONDS_PER_BYTE = 2e-9
 
 Report = Callable[[str, int, int], None]
 """Called with (stage name, step, steps) while stages run."""
-Runner = Callable[[Stage, Sequence[Work]], "list[tuple[Value, float]]"]
-"""Runs a stage on a batch: each item's value and compute seconds (its share of the batch)."""
-
-
-def run_here(stage: Stage, batch: Sequence[Work]) -> list[tuple[Value, float]]:
-    """The runner that computes in this process."""
-    compute = stage.load()  # outside the clock: loading is not part of a stage's cost
-    started = time.perf_counter()
-    values = compute(batch)
-    share = (time.perf_counter() - started) / max(1, len(batch))
-    return [(value, share) for value in values]
 
 
 def open_store() -> Store:
@@ -53,6 +40,18 @@ def open_store() -> Store:
     from meshkiln.store.tiers import Tiers
 
     return Tiers(Memory(), Disk())
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One caller's wish: the request, the picture's bytes, and how it is to be served."""
+
+    request: Request
+    picture: bytes
+    refresh: bool = False
+    priority: int = 0
+    client: str = ""
+    report: Report | None = None
 
 
 @dataclass(slots=True)
@@ -115,6 +114,8 @@ class Kiln:
         recipe: str | None = None,
         refresh: bool = False,
         timeout: float | None = None,
+        priority: int = 0,
+        client: str = "",
         report: Report | None = None,
         **parameters: object,
     ) -> Result:
@@ -124,13 +125,15 @@ class Kiln:
         format : one of the engine's formats
         refresh : compute every stage again and put the results in place of what is stored
         timeout : seconds to wait; raises DeadlinePassed after that (what others wait for goes on)
+        priority, client : for a runner that queues: higher is sooner, and clients get fair shares
         report : called with (stage, step, steps) as stages proceed, on the thread that computes
         Raises BadPicture or BadParameter for input that cannot be served, StageFailed when a stage breaks.
         """
+        started = time.perf_counter()
         request, data = self.request(picture, {"format": format, **parameters}, recipe)
         deadline = None if timeout is None else time.monotonic() + timeout
-        started = time.perf_counter()
-        links, made = self._fly(self._drive(request, data, refresh, report), deadline)
+        ask = _Ask(request, data, refresh, priority, client, report)
+        links, made = self._fly(ask, self._drive(ask), deadline)
         return result_of(links, made, time.perf_counter() - started)
 
     async def agenerate(
@@ -141,6 +144,8 @@ class Kiln:
         recipe: str | None = None,
         refresh: bool = False,
         timeout: float | None = None,
+        priority: int = 0,
+        client: str = "",
         report: Report | None = None,
         **parameters: object,
     ) -> Result:
@@ -149,14 +154,17 @@ class Kiln:
         def begin() -> tuple[Request, bytes]:
             return self.request(picture, {"format": format, **parameters}, recipe)
 
+        started = time.perf_counter()
         request, data = await asyncio.to_thread(begin)
         deadline = None if timeout is None else time.monotonic() + timeout
-        started = time.perf_counter()
-        steps = self._drive(request, data, refresh, report)
+        ask = _Ask(request, data, refresh, priority, client, report)
+        steps = self._drive(ask)
         # Store look-ups may touch the disk, so every advance of the driver happens off the loop.
         flown = await asyncio.to_thread(_advance, steps, None)
         while isinstance(flown, _Flown):
-            made = await self.flights.arun(flown.key, flown.compute, found=flown.found, deadline=deadline)
+            made = await self.flights.arun(
+                flown.key, flown.compute, found=flown.found, deadline=deadline, priority=priority
+            )
             flown = await asyncio.to_thread(_advance, steps, made)
         return result_of(*flown, time.perf_counter() - started)
 
@@ -185,7 +193,8 @@ class Kiln:
         known = chain(request, self._recorded)[cutoffs[-1]].output
         if known is not None:
             return known.hex()
-        links, _ = self._fly(self._drive(request, data, through=cutoffs[-1] + 1), None)
+        ask = _Ask(request, data)
+        links, _ = self._fly(ask, self._drive(ask, through=cutoffs[-1] + 1), None)
         output = links[-1].output
         assert output is not None
         return output.hex()
@@ -196,27 +205,22 @@ class Kiln:
 
     # The driver: yields what has to fly and is sent what came of it. Sync and async callers share it.
 
-    def _fly(self, steps: _Steps, deadline: float | None) -> _Outcome:
+    def _fly(self, ask: _Ask, steps: _Steps, deadline: float | None) -> _Outcome:
         flown = _advance(steps, None)
         while isinstance(flown, _Flown):
-            made = self.flights.run(flown.key, flown.compute, found=flown.found, deadline=deadline)
+            made = self.flights.run(
+                flown.key, flown.compute, found=flown.found, deadline=deadline, priority=ask.priority
+            )
             flown = _advance(steps, made)
         return flown
 
-    def _drive(
-        self,
-        request: Request,
-        data: bytes,
-        refresh: bool = False,
-        report: Report | None = None,
-        through: int | None = None,
-    ) -> _Steps:
+    def _drive(self, ask: _Ask, through: int | None = None) -> _Steps:
         """Bring the first `through` stages (default: all) so far that the last of them is in hand."""
         progress = _Progress()
         while True:
-            links = chain(request, lambda key: progress.records.get(key) or self._recorded(key))[:through]
-            for link in self._missing(links, progress, refresh):
-                flown = self._flown(request, data, link, progress, refresh, report)
+            links = chain(ask.request, lambda key: progress.records.get(key) or self._recorded(key))[:through]
+            for link in self._missing(links, progress, ask.refresh):
+                flown = self._flown(ask, link, progress)
                 made = yield flown
                 if made.source == "computed" and not flown.led:
                     made = made.followed()
@@ -266,62 +270,56 @@ class Kiln:
                     progress.made[name] = found
         return missing[::-1]
 
-    def _flown(
-        self,
-        request: Request,
-        data: bytes,
-        link: Link,
-        progress: _Progress,
-        refresh: bool,
-        report: Report | None,
-    ) -> _Flown:
+    def _flown(self, ask: _Ask, link: Link, progress: _Progress) -> _Flown:
         stage, key = link.stage, link.key
         assert key is not None
+        request, picture = ask.request, Payload(ask.picture, "application/octet-stream")
         # Resolved when the stage is about to run: earlier missing stages have been made by then.
         inputs = {name: progress.made[name] for name in stage.reads if name != PICTURE}
 
         def compute(flight: Flight) -> Made:
             flown.led = True
-            work = Work(
-                tuple(data if name == PICTURE else inputs[name].unpacked() for name in stage.reads),
+            task = Task(
+                stage,
+                tuple(picture if name == PICTURE else inputs[name].payload() for name in stage.reads),
                 {name: request.parameters[name] for name in stage.parameters},
-                _reporter(stage.name, report),
+                flight,
+                _reporter(stage.name, ask.report),
+                ask.client,
             )
-            value, seconds = self._run(stage, work)
+            ran = self._run(task)
             artifact = Artifact.of(
-                pack(value), seconds, _media_type(stage, request), _provenance(request, stage, inputs, seconds)
+                ran.output.data,
+                ran.seconds,
+                _media_type(stage, request),
+                _provenance(request, stage, inputs, ran.seconds),
             )
-            return Made(self._keep(request, link, artifact, refresh), "computed", value)
+            return Made(self._keep(ask, link, artifact), "computed", ran.output.value)
 
         def found() -> Made | None:
             # Of an unresolved cut-off the record is looked for, which somebody else may have made meanwhile.
             return self._look(key if link.output is None else link.output)
 
-        flown = _Flown(key, compute, None if refresh else found)
+        flown = _Flown(key, compute, None if ask.refresh else found)
         return flown
 
-    def _run(self, stage: Stage, work: Work) -> tuple[Value, float]:
+    def _run(self, task: Task) -> Ran:
         try:
-            ((value, seconds),) = self.runner(stage, [work])
+            return self.runner(task)
         except MeshkilnError:
             raise
         except Exception as error:
-            raise StageFailed(f"stage {stage.name} failed: {type(error).__name__}: {error}") from error
-        if isinstance(value, dict):
-            for array in value.values():
-                # Everybody who joined the flight reads the same arrays.
-                array.flags.writeable = False
-        return value, seconds
+            raise StageFailed(f"stage {task.stage.name} failed: {type(error).__name__}: {error}") from error
 
     # The store, as the driver uses it.
 
-    def _keep(self, request: Request, link: Link, artifact: Artifact, refresh: bool) -> Artifact:
+    def _keep(self, ask: _Ask, link: Link, artifact: Artifact) -> Artifact:
         """Store what a stage made, and give it back with its provenance complete."""
         stage = link.stage
         assert link.key is not None
         if not stage.cutoff:
-            final = stage is request.engine.stages[-1]
-            self.store.put(link.key, artifact, replace=refresh, durable=final)
+            final = stage is ask.request.engine.stages[-1]
+            self.store.put(link.key, artifact, replace=ask.refresh, durable=final)
             return artifact
         output = output_key(artifact.digest)
         provenance: dict[str, Json] = {**artifact.provenance, "source": output.hex()}
@@ -329,9 +327,9 @@ class Kiln:
         refuted = link.output is not None and link.output != output
         self.records_replaced += refuted
         record = Artifact.of(artifact.digest, artifact.cost, RECORD, provenance)
-        self.store.put(link.key, record, replace=refresh or refuted, durable=False)
+        self.store.put(link.key, record, replace=ask.refresh or refuted, durable=False)
         if worth_keeping(artifact.cost, len(artifact.data)):
-            self.store.put(output, artifact, replace=refresh, durable=False)
+            self.store.put(output, artifact, replace=ask.refresh, durable=False)
         return artifact
 
     def _look(self, key: Key) -> Made | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from meshkiln.engines.codec import unpack
 from meshkiln.keys import Digest, Key
 from meshkiln.request import Link
 from meshkiln.store.base import Artifact, Json
-
-if TYPE_CHECKING:
-    from meshkiln.engines.base import Value
+from meshkiln.workers.task import Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +27,9 @@ class Made:
     value: Any = None
     joined: bool = False
 
-    def unpacked(self) -> Value:
-        """The output as arrays or bytes."""
-        if self.value is not None:
-            return cast("Value", self.value)
-        return unpack(self.artifact.data, self.artifact.media_type)
+    def payload(self) -> Payload:
+        """The output as the next stage reads it."""
+        return Payload(self.artifact.data, self.artifact.media_type, self.value)
 
     def followed(self) -> Made:
         """The same output as somebody sees it who only joined the flight."""
