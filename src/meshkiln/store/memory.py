@@ -1,0 +1,241 @@
+"""The memory store: the tier whose hits cost nanoseconds."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from meshkiln.errors import StoreError
+from meshkiln.keys import Key
+from meshkiln.store.base import Artifact, Statistics, Store
+from meshkiln.store.clock import Coarse, Exact
+from meshkiln.store.policies import Entry, GreedyDual, Policy
+
+
+class Memory(Store):
+    """Artifacts in this process's memory, bounded by bytes and by entries. What is dear per byte stays.
+
+    max_bytes : int       bytes of artifacts held at most; keys and bookkeeping (some 700 bytes an entry) come on top
+    max_entries : int     artifacts held at most
+    ttl : float, seconds  the default of `put`; None means never past its time
+    policy : Policy       who goes when it is full; one policy serves one store
+    clock : () -> float   seconds, for tests. By default a coarse monotonic clock: an artifact may be returned for up to
+                          20 ms (`clock.TICK`) longer than its TTL
+
+    Raises StoreError when a bound is negative.
+
+    Threads. Whatever changes what is held has the lock. A hit has none: it is one dictionary lookup and one addition,
+    `entry.hits += 1`. CPython with the GIL switches threads at calls, backward jumps and function entries, and there is
+    none from the lookup to the end of the addition. So no hit is lost, and none is counted on an entry whose count has
+    already been taken: whoever removes an entry takes it out of the dictionary first and adds its count to the totals
+    then, and `stats` adds up the counts of the entries that are there. Misses are counted the same way.
+
+    On a free-threaded Python the store stays whole: dictionaries lock themselves, so lookups are safe beside changes,
+    the bounds hold, and what is returned is a complete artifact of that key. But two threads that hit one entry in the
+    same instant may count once: `hits`, `misses` and `seconds_saved` are lower bounds there, and so is the frequency
+    that the policy goes by.
+    """
+
+    name = "memory"
+
+    def __init__(
+        self,
+        max_bytes: int = 512 * 2**20,
+        max_entries: int = 100_000,
+        ttl: float | None = None,
+        policy: Policy | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._entries: dict[Key, Entry] = {}
+        self._misses = 0
+        self._clock: Coarse | Exact = Coarse() if clock is None else Exact(clock)
+        self._lock = threading.Lock()
+        self._policy: Policy = GreedyDual() if policy is None else policy
+        self._max_bytes = _bound("max_bytes", max_bytes)
+        self._max_entries = _bound("max_entries", max_entries)
+        self._ttl = ttl
+        self._bytes = 0
+        self._expiring: list[tuple[float, int, Entry]] = []
+        self._puts = 0
+        self._refused = 0
+        self._evictions: Counter[str] = Counter()
+        # Of entries that are no longer here:
+        self._past_hits = 0
+        self._past_seconds = 0.0
+        if self._policy.sees_hits:
+            self.get = self._get_and_tell  # type: ignore[method-assign]
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """The artifact under `key`, or `default`."""
+        # No call between the lookup and the addition: see "Threads" above.
+        try:
+            entry = self._entries[key]
+            entry.hits += 1
+        except KeyError:
+            self._misses += 1
+            return default
+        if entry.expires > self._clock.now:
+            return entry.artifact
+        self._expire(entry)
+        return default
+
+    def put(
+        self,
+        key: Key,
+        artifact: Artifact,
+        *,
+        ttl: float | None = None,
+        miss_cost: float | None = None,
+        replace: bool = False,
+        durable: bool = True,
+    ) -> bool:
+        """Keep `artifact` under `key` in place of what is worth less per byte; False when it is itself worth least.
+
+        With `replace`, what was there is gone in any case: it was asked to go. The other parameters are the contract's.
+        """
+        ttl = self._ttl if ttl is None else ttl
+        expires = math.inf
+        if ttl is not None:
+            self._clock.start()
+            expires = self._clock.read() + ttl
+        entry = Entry(key, artifact, artifact.cost if miss_cost is None else miss_cost, expires)
+        with self._lock:
+            self._drop_expired()
+            there = self._entries.get(key)
+            if there is not None:
+                if not replace:
+                    return True
+                self._policy.remove(there)
+                self._take_out(there)
+            if entry.size > self._max_bytes or self._max_entries == 0:
+                self._refused += 1
+                return False
+            self._entries[key] = entry
+            self._bytes += entry.size
+            self._puts += 1
+            self._policy.add(entry)
+            if expires != math.inf:
+                self._watch(entry)
+            self._make_room()
+            return entry.present
+
+    def resize(self, max_bytes: int | None = None, max_entries: int | None = None) -> None:
+        """Set new bounds, now: what does not fit any more goes. None leaves a bound as it is."""
+        with self._lock:
+            self._max_bytes = self._max_bytes if max_bytes is None else _bound("max_bytes", max_bytes)
+            self._max_entries = self._max_entries if max_entries is None else _bound("max_entries", max_entries)
+            self._drop_expired()
+            self._make_room(resized=True)
+
+    def stats(self) -> Statistics:
+        with self._lock:
+            self._drop_expired()
+            counts = [(entry.hits, entry.artifact.cost) for entry in self._entries.values()]
+            return Statistics(
+                entries=len(self._entries),
+                bytes=self._bytes,
+                hits=self._past_hits + sum(hits for hits, _ in counts),
+                misses=self._misses,
+                puts=self._puts,
+                refused=self._refused,
+                seconds_saved=self._past_seconds + sum(hits * cost for hits, cost in counts),
+                evictions=dict(self._evictions),
+            )
+
+    def close(self) -> None:
+        self._clock.stop()
+
+    def clear(self) -> None:
+        """Forget everything but the statistics."""
+        with self._lock:
+            for entry in list(self._entries.values()):
+                self._policy.remove(entry)
+                self._take_out(entry)
+            self._expiring.clear()
+
+    def __delitem__(self, key: Key) -> None:
+        with self._lock:
+            self._drop_expired()
+            entry = self._entries[key]
+            self._policy.remove(entry)
+            self._take_out(entry)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether `get` would find it; neither a hit nor a miss."""
+        entry = self._entries.get(key)  # type: ignore[call-overload]
+        return entry is not None and entry.expires > self._clock.now
+
+    def __iter__(self) -> Iterator[Key]:
+        """The keys held now; the store may change meanwhile."""
+        with self._lock:
+            self._drop_expired()
+            return iter(list(self._entries))
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._drop_expired()
+            return len(self._entries)
+
+    def _get_and_tell(self, key: Key, default: Any = None) -> Any:
+        """`get` for a policy that must see every hit: it pays for a lock."""
+        found = Memory.get(self, key)
+        if found is None:
+            return default
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._policy.hit(entry)
+        return found
+
+    # All below is called with the lock held, but `_expire`.
+
+    def _make_room(self, resized: bool = False) -> None:
+        while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
+            reason = "resized" if resized else "size" if self._bytes > self._max_bytes else "entries"
+            self._evictions[reason] += 1
+            self._take_out(self._policy.evict())
+
+    def _take_out(self, entry: Entry) -> None:
+        del self._entries[entry.key]  # first: from here on nobody can add to its count
+        entry.present = False
+        self._bytes -= entry.size
+        self._past_hits += entry.hits
+        self._past_seconds += entry.hits * entry.artifact.cost
+
+    def _watch(self, entry: Entry) -> None:
+        heappush(self._expiring, (entry.expires, self._puts, entry))
+        if len(self._expiring) > 64 + 2 * len(self._entries):  # most have gone for other reasons
+            self._expiring = [item for item in self._expiring if item[2].present]
+            heapify(self._expiring)
+
+    def _drop_expired(self) -> None:
+        if not self._expiring:
+            return
+        now = self._clock.read()
+        while self._expiring and self._expiring[0][0] <= now:
+            entry = heappop(self._expiring)[2]
+            if entry.present:
+                self._policy.remove(entry)
+                self._take_out(entry)
+                self._evictions["expired"] += 1
+
+    def _expire(self, entry: Entry) -> None:
+        """Drop what is past its time, and make the hit just counted on `entry` the miss that it was."""
+        with self._lock:
+            self._misses += 1
+            if entry.present:
+                entry.hits -= 1
+            else:  # its count was taken meanwhile, with this hit in it
+                self._past_hits -= 1
+                self._past_seconds -= entry.artifact.cost
+            self._drop_expired()
+
+
+def _bound(name: str, value: int) -> int:
+    if value < 0:
+        raise StoreError(f"{name} is {value}: a store's bound is 0 or more")
+    return value
