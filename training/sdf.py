@@ -189,6 +189,7 @@ class Part:
 class Warp:
     """A smooth deformation of the whole shape, applied to the points before the parts see them."""
 
+    stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
     taper: float = 0.0
     bend: float = 0.0
     twist: float = 0.0
@@ -197,7 +198,7 @@ class Warp:
     phase: NDArray[np.float32] = field(default_factory=lambda: np.zeros(3, np.float32))
 
     def __call__(self, p: F32) -> F32:
-        x, y, z = p
+        x, y, z = p * (1 / np.asarray(self.stretch, np.float32))[:, None]
         if self.taper:
             s = np.clip(1 + np.float32(self.taper) * y, 0.4, 2.5)
             x, z = x * s, z * s
@@ -211,7 +212,7 @@ class Warp:
             f, (a, b, c) = np.float32(self.frequency), self.phase
             m = np.float32(self.bump)
             x, y, z = x + m * np.sin(f * y + a), y + m * np.sin(f * z + b), z + m * np.sin(f * x + c)
-        return np.stack([x, y, z]) if p is not x else p
+        return np.stack([x, y, z])
 
 
 @dataclass(frozen=True)
