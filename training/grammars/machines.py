@@ -124,7 +124,7 @@ def gadget(c: Clay) -> None:
         c.add(box(0.015, r * 0.35, 0.02), (0, r * 0.3, d), paint=3)
     elif kind == "watch":
         r, w = u(0.3, 0.5), u(0.06, 0.14)
-        c.add(shell(np.array([(r, -w), (r, w)], np.float32), u(0.02, 0.04)), turn=turn(np.pi / 2, 0, np.pi / 2))
+        c.add(shell(np.array([(r, -w), (r, w)], np.float32), u(0.02, 0.04)), turn=ACROSS)
         c.add(cylinder(w * u(1.2, 1.8), 0.06, 0.02), (0, 0, r), turn(np.pi / 2), paint=1)
         c.add(cylinder(0.03, 0.04), (w * 1.7, 0, r), ACROSS, paint=2)
     elif kind == "camera":
@@ -254,7 +254,7 @@ def solids(c: Clay) -> None:
     u = c.u
     for i in range(c.count(1, 8)):
         s = u(0.12, 0.45) if i else u(0.25, 0.5)
-        at = c.rng.normal(0, 0.28, 3) * (i > 0)
+        at = c.rng.normal(0, 0.2, 3) * (i > 0)
         lay = turn(u(0, 3), u(0, 3), u(0, 3)) if c.chance(0.6) else None
         op = "cut" if i and c.chance(0.25) else "add"
         k = u(0.02, 0.15) if c.chance(0.35) else 0.0
