@@ -38,6 +38,8 @@ from meshkiln.heartbeat import Heartbeat
 from meshkiln.keys import Key
 from meshkiln.store.base import Leases
 
+__all__ = ["Flight", "FlightCounts", "Flights"]
+
 FIRST_POLL = 0.010
 LAST_POLL = 0.250
 """Seconds between looks at what another process is computing: the first, doubled up to the last."""

@@ -17,7 +17,7 @@ def pack(value: Value) -> bytes:
     import numpy as np
     from safetensors.numpy import save
 
-    return bytes(save({name: np.ascontiguousarray(array) for name, array in value.items()}))
+    return bytes(save({name: np.asarray(array, order="C") for name, array in value.items()}))
 
 
 def unpack(data: bytes, media_type: str) -> Value:
