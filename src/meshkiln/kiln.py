@@ -175,10 +175,14 @@ class Kiln:
         data = picture_bytes(picture)
         return canonical_request(self.engine, data, parameters, recipe=recipe, namespace=self.namespace), data
 
-    def explain(self, picture: object, format: str = "glb", **parameters: object) -> tuple[Link, ...]:
-        """The chain of keys that `generate` would follow, as far as records tell. Computes nothing."""
-        request, _ = self.request(picture, {"format": format, **parameters})
+    def chain(self, request: Request) -> tuple[Link, ...]:
+        """The keys that `generate` would follow, as far as records tell. Computes nothing."""
         return chain(request, self._recorded)
+
+    def explain(self, picture: object, format: str = "glb", **parameters: object) -> tuple[Link, ...]:
+        """The chain of the request that `generate` would serve with the same arguments."""
+        request, _ = self.request(picture, {"format": format, **parameters})
+        return self.chain(request)
 
     def source(self, picture: object) -> str:
         """What the provenance of everything derived from `picture` calls it (hexadecimal).
@@ -190,7 +194,7 @@ class Kiln:
         cutoffs = [index for index, stage in enumerate(self.engine.stages) if stage.cutoff]
         if not cutoffs:
             return request.source.hex()
-        known = chain(request, self._recorded)[cutoffs[-1]].output
+        known = self.chain(request)[cutoffs[-1]].output
         if known is not None:
             return known.hex()
         ask = _Ask(request, data)
@@ -371,17 +375,21 @@ def _media_type(stage: Stage, request: Request) -> str:
 
 
 def _provenance(request: Request, stage: Stage, inputs: dict[str, Made], seconds: float) -> dict[str, Json]:
+    # Costs and parameters gather along the chain, so that any artifact tells what everything before it took.
     costs: dict[str, Json] = {}
+    parameters: dict[str, Json] = {}
     source = request.source.hex()
     for made in inputs.values():
-        costs.update(cast("dict[str, Json]", made.artifact.provenance.get("costs") or {}))
-        source = str(made.artifact.provenance.get("source", source))
-    costs[stage.name] = seconds
+        before = made.artifact.provenance
+        costs.update(cast("dict[str, Json]", before.get("costs") or {}))
+        parameters.update(cast("dict[str, Json]", before.get("parameters") or {}))
+        source = str(before.get("source", source))
     return {
         "engine": request.engine.name,
         "stage": stage.name,
         "version": stage.version,
         "made": time.time(),
         "source": source,
-        "costs": costs,
+        "costs": {**costs, stage.name: seconds},
+        "parameters": {**parameters, **{name: request.parameters[name] for name in stage.parameters}},
     }

@@ -1,0 +1,60 @@
+# Every command of the project. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+GROUPS := test lint bench build
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak lint types imports bench results lock clean
+
+help: ## show the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 16
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Meshkiln needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# What a user has: the package and nothing else.
+$(VENV)/.installed: $(VENV)/pyvenv.cfg pyproject.toml locks/run.txt
+	@echo "installing meshkiln into $(VENV)"
+	@$(PIP) install --require-hashes -r locks/run.txt
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+# What a developer has besides: tests, linters, the benchmarks' peers.
+$(VENV)/.developer: $(VENV)/.installed locks/develop.txt
+	@echo "installing the tools for tests and benchmarks into $(VENV)"
+	@$(PIP) install --require-hashes -r locks/develop.txt
+	@touch $@
+
+demo: $(VENV)/.installed ## a picture becomes a mesh, once: GLB, the same again, then STL; results in out/
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.developer ## the fast tests (under 5 minutes on 2 cores)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: $(VENV)/.developer ## long fuzz and kill tests
+	@$(BIN)/python -m pytest -m soak --timeout 3600
+
+lint: $(VENV)/.developer ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.developer ## every claim, measured here (MESHKILN_DATA names the folder of real data)
+	@$(BIN)/python -m benchmarks
+
+results: $(VENV)/.developer ## write the README's table of claims from benchmarks/results
+	@$(BIN)/python -m benchmarks.claims --write
+
+lock: $(VENV)/.developer ## resolve the lock files anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate pyproject.toml -o locks/run.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate pyproject.toml $(addprefix --group ,$(GROUPS)) -o locks/develop.txt
+
+clean: ## remove the environment and everything made
+	rm -rf $(VENV) out build dist
