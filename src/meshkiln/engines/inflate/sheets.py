@@ -43,7 +43,7 @@ def sheets(level: NDArray[np.float32], height: NDArray[np.float64]) -> Sheets:
     # chain[cell edge] lists vertex ids from the border (0) to the inside node (RIM).
     across = _chains(level, height, node, at, heights, axis=1)
     down = _chains(level, height, node, at, heights, axis=0)
-    # Corners and edges of each cell, counter-clockwise for the viewer: upper left, lower left, lower right, upper right.
+    # Corners and edges of each cell, counter-clockwise for the viewer, from the upper left.
     corners = (node[:-1, :-1], node[1:, :-1], node[1:, 1:], node[:-1, 1:])
     edges = (down[:, :-1], across[1:, :], down[:, 1:], across[:-1, :])
     code = sum((corner >= 0).astype(np.int64) << i for i, corner in enumerate(corners))

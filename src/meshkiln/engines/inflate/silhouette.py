@@ -16,6 +16,9 @@ GRID = 256
 ENLARGE = 4.0
 """A small cut-out is enlarged no further than this: there is no more to see."""
 
+BLUR = 0.6
+"""Standard deviation of the smoothing in cells; never below one pixel, for a hard-edged cut-out has stairs."""
+
 SPECK = 12
 """Parts and holes of fewer nodes are noise of the matte, unless they are large beside the largest part."""
 SPECK_SHARE = 0.01
@@ -48,14 +51,8 @@ def sample(alpha: NDArray[np.uint8], grid: int = GRID) -> Silhouette:
     # Empty ground all round, so that blurring and sampling never meet an edge.
     pad = int(np.ceil(3 * step)) + 3
     part = np.pad(alpha[top:bottom, left:right], pad)
-    solid = part > peak / 2
-    level = cv2.GaussianBlur(part.astype(np.float32), (0, 0), max(0.45 * step, 0.7)) * (2 / peak) - 1
-    thin = _thin(solid, level > 0, step)
-    if thin.any():
-        # As wide as a cell's diagonal: then its nodes hang together whichever way it runs.
-        reach = int(np.ceil(1.5 * step)) | 1
-        brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-        level = np.maximum(level, cv2.dilate(thin.astype(np.float32), brush) * 1.5 - 1)
+    level = cv2.GaussianBlur(part.astype(np.float32), (0, 0), max(BLUR * step, 1.0)) * (2 / peak) - 1
+    level = np.maximum(level, _lines((part > peak / 2).astype(np.uint8), (level > 0).astype(np.uint8), step))
     width, height = (int(np.ceil(side / step)) + 4 for side in (right - left, bottom - top))
     # In `part`, pixel (0, 0) has its centre at (0, 0) for OpenCV.
     x = part.shape[1] / 2 - 0.5 - (width - 1) / 2 * step
@@ -74,19 +71,28 @@ def sample(alpha: NDArray[np.uint8], grid: int = GRID) -> Silhouette:
     return Silhouette(_without_specks(nodes), to_picture)
 
 
-def _thin(solid: NDArray[np.bool_], kept: NDArray[np.bool_], step: float) -> NDArray[np.bool_]:
-    """The pixels of features that smoothing would lose, such as antennas; not the corners that it rounds off."""
-    lost = (solid & ~kept).astype(np.uint8)
+def _lines(solid: NDArray[np.uint8], smooth: NDArray[np.uint8], step: float) -> NDArray[np.float32]:
+    """Features too thin to survive smoothing, such as antennas, drawn a cell or more wide, as a level.
+
+    Rounded corners are lost too, but lie close to what is kept; a line reaches away from it.
+    """
+    nothing = np.full(solid.shape, -1.0, np.float32)
+    reach = max(int(np.ceil(step)), 1) | 1
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach + 2, reach + 2))
+    thick = cv2.morphologyEx(smooth, cv2.MORPH_OPEN, brush)
+    lost = solid & ~thick & 1
     if not lost.any():
-        return lost.astype(np.bool_)
+        return nothing
+    away = cv2.distanceTransform(1 - thick, cv2.DIST_L2, 3) if thick.any() else np.full(solid.shape, np.inf)
     _, label = cv2.connectedComponents(lost, connectivity=8)
-    if kept.any():
-        away = cv2.distanceTransform((~kept).astype(np.uint8), cv2.DIST_L2, 3) > 1.5 * step + 1
-    else:
-        away = np.ones(lost.shape, np.bool_)
-    features = np.unique(label[away & (lost > 0)])
-    found: NDArray[np.bool_] = np.isin(label, features) & (lost > 0)
-    return found
+    line = np.isin(label, np.unique(label[(lost > 0) & (away > 2 * step + 2)])) & (lost > 0)
+    if not line.any():
+        return nothing
+    inward = cv2.distanceTransform(solid, cv2.DIST_L2, 3)
+    ridge = line & (inward > cv2.dilate(inward, np.ones((3, 3), np.uint8)) - 0.3)
+    width = 0.6 * max(step, 1.0)
+    drawn = cv2.GaussianBlur(ridge.astype(np.float32), (0, 0), width) * (2 * width * np.sqrt(2 * np.pi)) - 1
+    return np.minimum(drawn, 0.5).astype(np.float32)
 
 
 def _without_specks(level: NDArray[np.float32]) -> NDArray[np.float32]:
