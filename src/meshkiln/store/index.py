@@ -1,0 +1,252 @@
+"""The SQLite index of the disk store: its tables, its connections, and what happens to them at a fork.
+
+Write-ahead log with `synchronous=NORMAL`: a commit costs no fsync (only a checkpoint does), so small records are
+cheap. Killing a process loses nothing that was committed; a power cut may lose the last commits, never the index's
+consistency (https://www.sqlite.org/pragma.html#pragma_synchronous).
+
+One connection writes, behind a lock; readers borrow from a pool that grows to the number of threads reading at once.
+`benchmarks/disk_store.py` has the figures: next to a connection per thread the pool costs nothing that can be
+measured and its size does not depend on how many threads have come by; one shared connection would make readers
+wait for writers.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+PAGE = 4096
+"""Bytes in a page of the index."""
+
+# `artifacts` never change and hold small data inline; what changes with every hit is in the narrow `ranks`, so that
+# recording hits does not rewrite artifacts. The rowid of both is derived from the key (`row_id`): one descent of one
+# tree finds an artifact. data comes last, behind what listings read.
+_SCHEMA = """
+CREATE TABLE artifacts(
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL, digest BLOB NOT NULL, size INTEGER NOT NULL, cost REAL NOT NULL,
+    expires REAL, file TEXT, media_type TEXT NOT NULL, source BLOB, created REAL NOT NULL, provenance TEXT NOT NULL,
+    data BLOB);
+CREATE INDEX by_source ON artifacts(source) WHERE source IS NOT NULL;
+CREATE INDEX by_expiry ON artifacts(expires) WHERE expires IS NOT NULL;
+CREATE TABLE ranks(
+    id INTEGER PRIMARY KEY, priority REAL NOT NULL, frequency INTEGER NOT NULL, worth REAL NOT NULL,
+    charge INTEGER NOT NULL, last_hit REAL);
+CREATE INDEX by_priority ON ranks(priority);
+CREATE TABLE totals(entries INTEGER NOT NULL, bytes INTEGER NOT NULL, charge INTEGER NOT NULL, clock REAL NOT NULL);
+INSERT INTO totals VALUES (0, 0, 0, 0.0);
+CREATE TABLE leases(key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL, boot TEXT NOT NULL)
+    WITHOUT ROWID;
+"""
+
+_LARGEST_PRIME = 2**63 - 25  # the largest prime a rowid can hold
+
+
+def row_id(key: bytes) -> int:
+    """The row of `key`: its value modulo a prime of 63 bits.
+
+    Two keys meet in a row once in about 10⁷ stores of 10⁶ artifacts each; then the first stays and the other is never
+    kept. Rows hold the whole key, so a meeting can cost a recomputation but never return the wrong artifact.
+    """
+    return int.from_bytes(key, "big") % _LARGEST_PRIME
+
+
+class Index:
+    """Connections to one index file. Safe to use from many threads, and across `os.fork`.
+
+    SQLite's locks do not survive a fork: not only inherited connections but new ones to the same file in the child
+    would believe in locks that the kernel holds for the parent alone. So before a fork every connection is closed
+    (the fork waits for running statements), and parent and child open their own when they next need one.
+    """
+
+    def __init__(
+        self, path: Path, *, wal_bytes: int = 0, read_only: bool = False, unusable: Exception | None = None
+    ) -> None:
+        self._path = path
+        self._unusable = unusable
+        self._wal_pages = max(64, wal_bytes // PAGE)
+        self._read_only = read_only
+        self._gate = threading.Condition()  # guards the pool
+        self._pool: list[sqlite3.Connection] = []
+        self._borrowed = 0
+        self._paused = self._closed = False
+        self._write_lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        _OPEN.add(self)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection nobody else uses meanwhile. Raises sqlite3.Error."""
+        connection = self._borrow()
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
+
+    @contextmanager
+    def writing(self, wait: float = 10.0) -> Iterator[sqlite3.Connection]:
+        """A write transaction: committed at the end, rolled back if anything is raised.
+
+        wait : seconds to wait for other threads and then for other processes. Raises sqlite3.OperationalError (busy)
+            after that, and any other sqlite3.Error.
+        """
+        if not self._write_lock.acquire(timeout=wait):
+            raise _busy()
+        try:
+            if self._writer is None:
+                self._writer = self._connect()
+            writer = self._writer
+            writer.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+                raise
+        finally:
+            self._write_lock.release()
+
+    def create(self) -> None:
+        """Make the tables unless they are there. Raises sqlite3.DatabaseError when the file is not an index."""
+        connection = self._connect()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'artifacts'").fetchall():
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Close every connection once the statements that are running have ended."""
+        with self._write_lock:
+            self._pause()
+            self._closed = True
+            self._resume()
+        _OPEN.discard(self)
+
+    def _borrow(self) -> sqlite3.Connection:
+        with self._gate:
+            while self._paused:
+                self._gate.wait()
+            self._borrowed += 1
+            if self._pool:
+                return self._pool.pop()
+        try:
+            return self._connect()
+        except BaseException:
+            self._give_back(None)
+            raise
+
+    def _give_back(self, connection: sqlite3.Connection | None) -> None:
+        with self._gate:
+            self._borrowed -= 1
+            if connection is not None:
+                self._pool.append(connection)
+            if self._paused:
+                self._gate.notify_all()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the store is closed")
+        if self._unusable is not None:
+            raise self._unusable
+        if self._read_only:
+            return self._connect_read_only()
+        connection = sqlite3.connect(
+            self._path, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            # page_size and auto_vacuum count only while the file is empty.
+            connection.execute(f"PRAGMA page_size={PAGE}")
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA secure_delete=OFF")
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._wal_pages}")
+            connection.execute(f"PRAGMA journal_size_limit={self._wal_pages * PAGE}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_read_only(self) -> sqlite3.Connection:
+        # Without write permission a log that exists can be read, but none can be created. `immutable` says that
+        # nobody writes; should somebody do so after all, digests catch what is read wrong.
+        log = self._path.with_name(self._path.name + "-wal")
+        mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+        connection = sqlite3.connect(
+            f"file:{quote(str(self._path))}?{mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only=1")
+        return connection
+
+    def _pause(self) -> None:
+        """Close all connections and make those who want one wait. The caller holds the write lock."""
+        with self._gate:
+            self._paused = True
+            while self._borrowed:
+                self._gate.wait()
+            while self._pool:
+                self._pool.pop().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _resume(self) -> None:
+        with self._gate:
+            self._paused = False
+            self._gate.notify_all()
+
+    def before_fork(self) -> None:
+        self._write_lock.acquire()
+        self._pause()
+
+    def after_fork(self) -> None:
+        self._resume()
+        self._write_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        # Threads that waited on these in the parent do not exist here.
+        self._gate = threading.Condition()
+        self._write_lock = threading.Lock()
+        self._paused = False
+
+
+_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
+_forking: list[Index] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_OPEN)
+    for index in _forking:
+        index.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for index in _forking:
+        index.after_fork()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for index in _forking:
+        index.after_fork_in_child()
+    _forking.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _busy() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("another thread has been writing for too long")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error

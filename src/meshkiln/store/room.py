@@ -1,0 +1,68 @@
+"""Making room: what is past its time goes first, then what has the lowest priority.
+
+Whoever makes room is inside a write transaction, so of all processes one evicts at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+
+from meshkiln.store import rows
+from meshkiln.store.files import Files
+from meshkiln.store.index import PAGE
+
+_BATCH = 64
+
+
+def make_room(
+    connection: sqlite3.Connection, files: Files, needed: int, limit: int, now: float, besides: str = ""
+) -> Counter[str]:
+    """Evict until `needed` more bytes of disk fit under `limit`; returns reason -> how many went.
+
+    Files being written count as held, apart from the one named `besides`. Files go before the transaction ends: a
+    kill in between leaves rows without files, which are misses, and never files without rows, which nobody counts.
+    Raises sqlite3.Error and OSError.
+    """
+    evicted: Counter[str] = Counter()
+    in_flight = files.reserved(besides)
+    if _excess(connection, needed + in_flight, limit) <= 0:
+        return evicted
+    if in_flight:
+        files.sweep(lambda name: rows.names_file(connection, name))
+        in_flight = files.reserved(besides)
+    while gone := rows.expired(connection, now, _BATCH):
+        evicted["expired"] += _evict(connection, files, gone)
+    while (excess := _excess(connection, needed + in_flight, limit)) > 0:
+        lowest = rows.lowest(connection, _BATCH)
+        if not lowest:
+            break
+        gone = []
+        for id_, priority, charge, size, file in lowest:
+            gone.append((id_, size, file))
+            clock, excess = priority, excess - charge
+            if excess <= 0:
+                break
+        evicted["size"] += _evict(connection, files, gone)
+        rows.advance(connection, clock)
+    give_back(connection, limit // 64)
+    return evicted
+
+
+def give_back(connection: sqlite3.Connection, spare: int) -> None:
+    """Return free pages of the index to the filesystem when they exceed `spare` bytes."""
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    if free * PAGE > spare:
+        connection.execute(f"PRAGMA incremental_vacuum({max(1, free - spare // PAGE // 2)})").fetchall()
+
+
+def _excess(connection: sqlite3.Connection, needed: int, limit: int) -> int:
+    return rows.totals(connection).charge + needed - limit
+
+
+def _evict(connection: sqlite3.Connection, files: Files, gone: list[tuple[int, int, str | None]]) -> int:
+    removed = rows.remove(connection, [(id_, size) for id_, size, _ in gone])
+    for _, _, file in gone:
+        if file is not None:
+            files.remove(file)
+    return removed
