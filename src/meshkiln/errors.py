@@ -31,6 +31,10 @@ class StageFailed(MeshkilnError):
     """A stage raised something unexpected: the engine's fault, not the caller's."""
 
 
+class PoisonedTask(StageFailed):
+    """This input kills the process that works on it: it did so twice with nothing beside it, and is not tried again."""
+
+
 class StoreError(MeshkilnError):
     """A store cannot be opened or used as asked."""
 
@@ -41,3 +45,15 @@ class DeadlinePassed(MeshkilnError):
 
 class Cancelled(MeshkilnError):
     """Nobody waits for this computation any more."""
+
+
+class QueueFull(MeshkilnError):
+    """More work is waiting than may wait. retry_after : seconds until there will be room, by measured costs."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PoolClosed(MeshkilnError):
+    """The workers are shutting down: what was not finished has to be asked for again."""

@@ -123,6 +123,8 @@ class Stage:
     numeric : numeric class: "exact" (integer or reproducible arithmetic), "fp32", "bf16", "int8"
     cutoff : later keys hang on the digest of the output instead of on this stage's key (integer outputs only)
     media_type : of the packed output
+    batch : the most items `compute` is given at once
+    batch_with : names of parameters that must be equal within a batch; the others may differ from item to item
     """
 
     name: str
@@ -135,6 +137,8 @@ class Stage:
     numeric: str = "exact"
     cutoff: bool = False
     media_type: str = "application/vnd.safetensors"
+    batch: int = 1
+    batch_with: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> tuple[str, int, str, str]:
