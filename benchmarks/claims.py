@@ -1,0 +1,78 @@
+"""The README's table of claims, made from `results/*.json`: `python -m benchmarks.claims --write`.
+
+Nothing in the table is typed by hand; a test fails when README and results disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- claims: made by `make results` -->", "<!-- end of claims -->"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One benchmark's result file. bars : name, value, op, target, unit, met"""
+
+    name: str
+    bars: Sequence[Mapping[str, Any]]
+    machine: Mapping[str, Any]
+    date: str
+
+
+def load(folder: Path = HERE / "results") -> list[Claim]:
+    """Every result there is, by name."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        raw = json.loads(path.read_text())
+        found.append(Claim(raw["claim"], raw["bars"], raw["machine"], raw["date"]))
+    return found
+
+
+def table(claims: Sequence[Claim]) -> str:
+    """The claims as a Markdown table; a bar that is not reached says so."""
+    lines = ["| what | measured | bar | | command |", "|---|---|---|---|---|"]
+    for claim in claims:
+        for bar in claim.bars:
+            op = {"<=": "≤", ">=": "≥"}[bar["op"]]
+            unit = f" {bar['unit']}" if bar["unit"] else ""
+            met = "met" if bar["met"] else "**short**"
+            command = f"`benchmarks/{claim.name}.py`"
+            value, target = f"{figure(bar['value'])}{unit}", f"{op} {figure(bar['target'])}{unit}"
+            lines.append(f"| {bar['name']} | {value} | {target} | {met} | {command} |")
+    machines = sorted({f"{c.machine['processor']}, {c.machine['cores']} cores" for c in claims})
+    dates = sorted({claim.date for claim in claims})
+    if claims:
+        lines += ["", f"Measured on {'; '.join(machines)}, {dates[0]} to {dates[-1]}."]
+    return "\n".join(lines)
+
+
+def figure(value: float) -> str:
+    """Three significant figures, without an exponent where people would not write one."""
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def readme_with(claims: Sequence[Claim], text: str) -> str:
+    """The README's text with its table replaced. Raises ValueError when the markers are gone."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the README needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table(claims)}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    made = readme_with(load(), README.read_text())
+    if "--write" in sys.argv:
+        README.write_text(made)
+    else:
+        print(table(load()))

@@ -1,0 +1,58 @@
+"""The README says what the benchmarks printed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.claims import BEGIN, END, HERE, README, Claim, load, readme_with, table
+from benchmarks.results_file import Bar, Results
+
+
+def test_readme_and_results_agree() -> None:
+    text = README.read_text()
+    assert readme_with(load(), text) == text, "the table is not what the results say: run `make results`"
+
+
+def test_every_result_names_a_command_that_exists() -> None:
+    for claim in load():
+        assert (HERE / f"{claim.name}.py").exists()
+
+
+def test_a_bar_that_is_not_reached_stays_and_says_so(tmp_path: Path) -> None:
+    results = Results("anything", folder=tmp_path)
+    assert not results.finish({"x": 3.0}, bars=[Bar("x", 3.0, 2.0), Bar("y", 3.0, 2.0, ">=", "s")])
+    (claim,) = load(tmp_path)
+    rows = [line for line in table([claim]).splitlines() if line.startswith(("| x", "| y"))]
+    assert "**short**" in rows[0]
+    assert "3 s | ≥ 2 s | met" in rows[1]
+
+
+def test_an_interrupted_benchmark_goes_on_where_it_was(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def measure(name: str) -> float:
+        runs.append(name)
+        if name == "broken" and runs.count("broken") == 1:
+            raise KeyboardInterrupt
+        return 1.0
+
+    for _ in range(2):
+        results = Results("long", folder=tmp_path)
+        try:
+            for name in ("first", "broken", "last"):
+                results.item(name, lambda name=name: measure(name))
+        except KeyboardInterrupt:
+            continue
+        results.finish({})
+    assert runs == ["first", "broken", "broken", "last"]
+    written = json.loads((tmp_path / "long.json").read_text())
+    assert {"figures", "versions", "machine", "date", "commit"} <= set(written)
+
+
+def test_a_readme_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs the lines"):
+        readme_with([], "no table here")
+    assert readme_with([Claim("c", [], {"processor": "p", "cores": 2}, "d")], f"a{BEGIN}x{END}b").endswith(f"{END}b")
