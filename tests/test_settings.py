@@ -1,0 +1,80 @@
+"""Settings: where they come from, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from meshkiln.errors import BadParameter
+from meshkiln.settings import Settings, allowed, load, variable
+
+
+def test_option_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('port = 1\nworkers = 2\nhost = "0.0.0.0"\ncors_origins = ["http://a"]\n')
+    environ = {"MESHKILN_PORT": "3", "MESHKILN_WORKERS": "4", "MESHKILN_HOT_PATH": "off"}
+    loaded = load({"port": 5, "engine": None}, environ, file)
+    settings, origins = loaded.settings, loaded.origins
+    assert (settings.port, settings.workers, settings.host, settings.hot_path) == (5, 4, "0.0.0.0", False)
+    assert settings.cors_origins == ("http://a",)
+    assert (origins["port"], origins["workers"], origins["host"]) == ("option", "MESHKILN_WORKERS", str(file))
+    assert origins["engine"] == "default"
+
+
+def test_every_setting_can_come_from_the_environment() -> None:
+    texts = {bool: "yes", int: "4096", float: "1", str: "x", tuple: "a, b"}
+    numbers = {"port": "80", "workers": "3", "worker_bytes": str(2**28)}
+    for setting in fields(Settings):
+        text = numbers.get(setting.name, texts[type(setting.default)])
+        loaded = load(environ={variable(setting.name): text})
+        assert loaded.origins[setting.name] == variable(setting.name)
+        assert type(getattr(loaded.settings, setting.name)) is type(setting.default)
+        assert setting.metadata["help"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("port", "70000", "from 0 to 65535"),
+        ("port", "8080.5", "whole number"),
+        ("port", "true", "whole number"),
+        ("hot_path", "maybe", "true or false"),
+        ("queue_seconds", "nan", "at least 0"),
+        ("wait_seconds", "-1", "from 0 to 3600"),
+    ],
+)
+def test_a_wrong_value_is_refused_naming_setting_origin_and_what_is_right(name: str, text: str, says: str) -> None:
+    with pytest.raises(BadParameter, match=says) as refused:
+        load(environ={variable(name): text})
+    assert name in str(refused.value)
+    assert variable(name) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("prot = 1", "port"),
+        ("port = ", "TOML"),
+        ('port = "1"', "whole number"),
+        ("host = 1", "string"),
+        ("memory = 1", "true"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, toml: str, says: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(toml)
+    with pytest.raises(BadParameter, match=says):
+        load(environ={"MESHKILN_SETTINGS": str(file)})
+
+
+def test_a_settings_file_that_is_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="not a file"):
+        load(environ={"MESHKILN_SETTINGS": str(tmp_path / "none.toml")})
+
+
+def test_defaults_are_allowed_by_their_own_rules() -> None:
+    defaults = Settings()
+    assert load({f.name: getattr(defaults, f.name) for f in fields(Settings)}, environ={}).settings == defaults
+    assert all(allowed(f.name) for f in fields(Settings))
