@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from store_contract import StoreContract
-
 from meshkiln.store.base import Store
 from meshkiln.store.disk import Disk
+from store_contract import StoreContract
 
 
 class TestDisk(StoreContract):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -89,6 +91,7 @@ class Disk(Store):
         self._pending: list[int] = []  # rows of hits not yet in the index; appending needs no lock
         self._verified: set[str] = set()  # files whose digest this process has seen to be right
         self._generation, self._index, self._files = open_folder(self.folder, max_bytes, self._faults)
+        _OPEN[id(self)] = self
 
     @property
     def leases(self) -> Leases:
@@ -99,19 +102,24 @@ class Disk(Store):
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The artifact under `key`, verified, or `default`."""
+        found = self.lookup(key)
+        return default if found is None else found[0]
+
+    def lookup(self, key: Key) -> tuple[Artifact, float | None] | None:
+        """As `get`, with the seconds until it is past its time (None: never)."""
         row = self._find(key)
         data = None if row is None else self._read(row)
         if row is None or data is None:
             with self._lock:
                 self._misses += 1
-            return default
+            return None
         with self._lock:
             self._hits += 1
             self._seconds_saved += row.cost
         self._pending.append(row.id)
         if len(self._pending) >= _HITS_IN_A_BATCH:
             self.flush(wait=0.0)
-        return row.artifact(data)
+        return row.artifact(data), None if row.expires is None else row.expires - self._clock()
 
     def put(
         self,
@@ -266,6 +274,7 @@ class Disk(Store):
         if self._pending:
             self.flush()
         self._index.close()
+        _OPEN.pop(id(self), None)
 
     # Leases.
 
@@ -277,6 +286,20 @@ class Disk(Store):
 
     def release(self, key: Key, owner: str) -> None:
         leases.release(self._index, key, owner)
+
+    # Forks.
+
+    def _before_fork(self) -> None:
+        self._index.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        self._index.after_fork()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._faults.renew_lock()
+        self._pending = []
+        self._index.after_fork_in_child()
 
     # Writing.
 
@@ -431,3 +454,28 @@ class Disk(Store):
         self._faults.add(why, error)
         if why == "corrupt index":
             generations.mark_broken(self._generation)
+
+
+_OPEN: weakref.WeakValueDictionary[int, Disk] = weakref.WeakValueDictionary()  # by id: a mapping has no hash
+_forking: list[Disk] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_OPEN.values())
+    for disk in _forking:
+        disk._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for disk in _forking:
+        disk._after_fork_in_parent()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for disk in _forking:
+        disk._after_fork_in_child()
+    _forking.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -69,3 +69,7 @@ class Faults:
         """Reason -> how often, so far."""
         with self._lock:
             return dict(self._counts)
+
+    def renew_lock(self) -> None:
+        """To be called in the child of a fork: the parent's other threads may have held the lock."""
+        self._lock = threading.Lock()

@@ -12,10 +12,8 @@ wait for writers.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +58,8 @@ class Index:
     """Connections to one index file. Safe to use from many threads, and across `os.fork`.
 
     SQLite's locks do not survive a fork: not only inherited connections but new ones to the same file in the child
-    would believe in locks that the kernel holds for the parent alone. So before a fork every connection is closed
-    (the fork waits for running statements), and parent and child open their own when they next need one.
+    would believe in locks that the kernel holds for the parent alone. So `before_fork` every connection is closed (the
+    fork waits for running statements), and parent and child open their own when they next need one.
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class Index:
         self._paused = self._closed = False
         self._write_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
-        _OPEN.add(self)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -131,7 +128,6 @@ class Index:
             self._pause()
             self._closed = True
             self._resume()
-        _OPEN.discard(self)
 
     def _borrow(self) -> sqlite3.Connection:
         with self._gate:
@@ -207,6 +203,7 @@ class Index:
             self._gate.notify_all()
 
     def before_fork(self) -> None:
+        """Close every connection, and let nobody open one until `after_fork`."""
         self._write_lock.acquire()
         self._pause()
 
@@ -219,31 +216,6 @@ class Index:
         self._gate = threading.Condition()
         self._write_lock = threading.Lock()
         self._paused = False
-
-
-_OPEN: weakref.WeakSet[Index] = weakref.WeakSet()
-_forking: list[Index] = []
-
-
-def _before_fork() -> None:
-    _forking[:] = list(_OPEN)
-    for index in _forking:
-        index.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for index in _forking:
-        index.after_fork()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for index in _forking:
-        index.after_fork_in_child()
-    _forking.clear()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _busy() -> sqlite3.OperationalError:
