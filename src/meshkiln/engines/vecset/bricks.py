@@ -1,0 +1,138 @@
+"""The samples near a surface, in bricks of B³ with a table to find them: memory grows with the surface.
+
+A brick holds samples [k·B, (k+1)·B) of each axis. Where no brick is allocated every sample has the sign of the coarse
+sample at the brick's corner. Samples past the last one (index > R) exist only as padding and are outside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshkiln.engines.vecset.cubes import CORNERS
+from meshkiln.engines.vecset.grid import F32, OUTSIDE, Field, axis, on_faces
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int32]
+
+
+class Bricks:
+    """Samples of one field, asked for as they are needed.
+
+    side : B, samples along a brick's edge
+    values : (capacity, B, B, B) float32   logits; where not `known`, a stand-in of the right sign
+    known : (capacity, B, B, B) bool       asked of the field
+    queries, calls : what has been asked of the field so far
+    """
+
+    def __init__(self, field: Field, resolution: int, side: int, half: float = 1.0) -> None:
+        self.field, self.resolution, self.side = field, resolution, side
+        self.coordinate = axis(resolution, half)
+        self.queries = self.calls = 0
+        across = resolution // side + 1
+        corners = np.stack(np.meshgrid(*(np.arange(across) * side,) * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+        # One layer of padding: index `across` (and, wrapping round, −1) is outside and never allocated.
+        self.coarse = np.full((across + 1,) * 3, OUTSIDE, np.float32)
+        self.coarse[:-1, :-1, :-1] = self._ask(corners).reshape((across,) * 3)
+        self.slot = np.full((across + 1,) * 3, -1, np.int32)
+        self.place = np.zeros((0, 3), np.int32)
+        self.values = np.zeros((0, side, side, side), np.float32)
+        self.known = np.zeros((0, side, side, side), bool)
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def _ask(self, index: NDArray[np.int64] | Ints) -> F32:
+        """Logits (N,) at samples (N, 3), cut at the box's faces."""
+        if len(index) == 0:
+            return np.zeros(0, np.float32)
+        self.queries += len(index)
+        self.calls += 1
+        logits = np.asarray(self.field(self.coordinate[index]), np.float32)
+        return np.where(on_faces(index, self.resolution), np.minimum(logits, np.float32(OUTSIDE)), logits)
+
+    def allocate(self, place: Ints) -> None:
+        """Add bricks at `place` (n, 3), in brick units; those outside the table or there already are left out."""
+        last = self.coarse.shape[0] - 2
+        place = place[((place >= 0) & (place <= last)).all(axis=1)]
+        place = place[self.slot[tuple(place.T)] < 0]
+        if len(place) == 0:
+            return
+        flat = np.unique(np.ravel_multi_index(tuple(place.T), self.slot.shape))
+        place = np.stack(np.unravel_index(flat, self.slot.shape), axis=1).astype(np.int32)
+        count, side = len(self), self.side
+        self.slot[tuple(place.T)] = np.arange(count, count + len(place), dtype=np.int32)
+        self.place = np.concatenate([self.place, place])
+        past = place[:, :, None] * side + np.arange(side) > self.resolution
+        padding = past[:, 0, :, None, None] | past[:, 1, None, :, None] | past[:, 2, None, None, :]
+        stand_in = np.where(padding, np.float32(OUTSIDE), self.coarse[tuple(place.T)][:, None, None, None])
+        known = padding  # never asked for
+        known[:, 0, 0, 0] = True
+        self.values = np.concatenate([self.values, stand_in])
+        self.known = np.concatenate([self.known, known])
+
+    def neighbours(self) -> Ints:
+        """Slots (n, 8) of the bricks at the corner offsets (own first), −1 where none is allocated."""
+        return np.stack([self.slot[tuple((self.place + offset).T)] for offset in CORNERS], axis=1)
+
+    def haloed(self, step: int = 1) -> F32:
+        """Values (n, B/step + 1, …) of every step-th sample, with one layer of the next bricks'."""
+        count = self.side // step
+        out = np.empty((len(self), count + 1, count + 1, count + 1), np.float32)
+        out[:, :-1, :-1, :-1] = self.values[:, ::step, ::step, ::step]
+        for offset, slots in zip(CORNERS[1:], self.neighbours().T[1:], strict=True):
+            there = (slice(None), *(slice(count, None) if o else slice(0, count) for o in offset))
+            source = (slice(None), *(slice(0, 1) if o else slice(None, None, step) for o in offset))
+            allocated = slots >= 0
+            piece = out[there]
+            piece[allocated] = self.values[slots[allocated]][source]
+            stand_in = self.coarse[tuple((self.place[~allocated] + offset).T)]
+            piece[~allocated] = stand_in[:, None, None, None]
+        return out
+
+    def ask(self, wanted: Bools, step: int) -> int:
+        """Ask for samples not yet known; returns how many.
+
+        wanted : (n, B/step + 1, …) bool   every step-th sample with the halo, which is handed to the bricks it is in
+        """
+        count = self.side // step
+        pieces = []
+        for offset in CORNERS[1:]:
+            there = (slice(None), *(slice(count, None) if o else slice(0, count) for o in offset))
+            pieces.append((offset, wanted[there]))
+        for offset, piece in pieces:
+            touched = piece.any(axis=(1, 2, 3))
+            self.allocate(self.place[: len(wanted)][touched] + np.array(offset, np.int32))
+        own = np.zeros((len(self), count, count, count), bool)
+        own[: len(wanted)] = wanted[:, :-1, :-1, :-1]
+        for offset, piece in pieces:
+            slots = self.slot[tuple((self.place[: len(wanted)] + offset).T)]
+            inside = slots >= 0
+            target = (slice(None), *(slice(0, 1) if o else slice(None) for o in offset))
+            # A brick is the neighbour at one offset of one brick only, so no slot repeats here.
+            own[target][slots[inside]] |= piece[inside]
+        known = self.known[:, ::step, ::step, ::step]
+        at = np.nonzero(own & ~known)
+        index = self.place[at[0]] * self.side + np.stack(at[1:], axis=1) * step
+        self.values[:, ::step, ::step, ::step][at] = self._ask(index)
+        known[at] = True
+        return len(index)
+
+    def stand_in(self, coarse: int, fine: int) -> None:
+        """Give every unknown fine-th sample the value of the coarse-th sample at or below it."""
+        held = self.values[:, ::coarse, ::coarse, ::coarse]
+        for along in (1, 2, 3):
+            held = np.repeat(held, coarse // fine, axis=along)
+        values = self.values[:, ::fine, ::fine, ::fine]
+        np.copyto(values, held, where=~self.known[:, ::fine, ::fine, ::fine])
+
+    def reach_down(self, step: int) -> None:
+        """Allocate bricks below whose stand-in differs in sign from a sample at their upper faces."""
+        inside = self.values[:, ::step, ::step, ::step] > 0
+        for offset in CORNERS[1:]:
+            place = self.place - np.array(offset, np.int32)
+            free = np.flatnonzero((self.slot[tuple(place.T)] < 0) & (place >= 0).all(axis=1))
+            face = (free, *(slice(0, 1) if o else slice(None) for o in offset))
+            below = self.coarse[tuple(place[free].T)] > 0
+            self.allocate(place[free[(inside[face] != below[:, None, None, None]).any(axis=(1, 2, 3))]])
+            inside = self.values[:, ::step, ::step, ::step] > 0
