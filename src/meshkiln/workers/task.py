@@ -53,6 +53,8 @@ class Task:
     parameters : canonical values of the parameters that matter to the stage
     report : called with (step, steps) as an iterative stage proceeds
     client : who asked first, for fairness; "" is nobody in particular
+    asked : when its request was asked (`time.monotonic`), so that older generations of a client are finished before
+        newer ones are begun; 0 stands for the moment the task arrives
     """
 
     stage: Stage
@@ -61,6 +63,7 @@ class Task:
     urgency: Urgency
     report: Callable[[int, int], None]
     client: str = ""
+    asked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
