@@ -1,0 +1,38 @@
+"""What stages cost, learned from what they cost: moving averages that admission, fairness and deadlines go by."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+FIRST_GUESS = 1.0
+"""Seconds of a stage that has never run."""
+_SHARE = 0.2
+"""Weight of the newest measurement: a change of load is followed within about ten of them."""
+_BOUND = 2048
+
+
+class Costs:
+    """Seconds an item takes, by group (a stage with the parameters that shape its batches), else by its stage."""
+
+    def __init__(self) -> None:
+        self._averages: OrderedDict[Hashable, float] = OrderedDict()
+
+    def learn(self, stage: Hashable, group: Hashable, seconds: float) -> None:
+        """Take in that one item of `group`, which is of `stage`, took `seconds`."""
+        for name in (("group", group), ("stage", stage)):
+            known = self._averages.get(name)
+            self._averages[name] = seconds if known is None else known + _SHARE * (seconds - known)
+            self._averages.move_to_end(name)
+        while len(self._averages) > _BOUND:
+            self._averages.popitem(last=False)
+
+    def measured(self, stage: Hashable, group: Hashable) -> float | None:
+        """Seconds an item of `group` takes, as far as measurements tell; None for a stage that has never run."""
+        known = self._averages.get(("group", group))
+        return self._averages.get(("stage", stage)) if known is None else known
+
+    def estimate(self, stage: Hashable, group: Hashable) -> float:
+        """The same, with a first guess for the unknown."""
+        known = self.measured(stage, group)
+        return FIRST_GUESS if known is None else known

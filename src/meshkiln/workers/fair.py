@@ -1,0 +1,208 @@
+"""A queue that is fair between clients: start-time fair queueing on estimated cost.
+
+After Goyal, Vin, Cheng: "Start-time Fair Queueing" (SIGCOMM 1996). Each flow (a client's items of one priority) has a
+start tag; the flow with the smallest is served next and its tag grows by cost / weight. A flow that comes back starts
+at the present virtual time: nobody saves up turns, and nobody waits for more than a share of those who came before.
+
+Differences from the paper: an item's tag is given when it becomes the first of its flow (so an item that is cancelled
+leaves no hole); the estimate is put right by what the item really cost; items of one flow are in the order in which
+their *requests* were asked, so that a generation that has begun is finished before the client's next one is begun.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Generic, Protocol, TypeVar
+
+PRIORITY_WEIGHT = 4.0
+"""One step of priority is worth four shares. Priorities are shares, not ranks: the lowest never starves."""
+PRIORITY_BOUND = 5
+"""Priorities beyond ± this count as this: 4⁵ is about a thousand shares."""
+
+
+class Queued(Protocol):
+    """What the queue must know of an item.
+
+    group : items of one group may be taken together
+    order : its place within its flow; smaller is sooner, unique
+    """
+
+    client: str
+    priority: int
+    group: Hashable
+    order: tuple[float, int]
+
+
+Q = TypeVar("Q", bound=Queued)
+
+_order = attrgetter("order")
+
+
+@dataclass(slots=True)
+class _Flow(Generic[Q]):
+    """One client's items of one priority, by group. start : start tag of its first item."""
+
+    weight: float
+    start: float
+    groups: dict[Hashable, list[Q]] = field(default_factory=dict)
+
+    def head(self) -> Q:
+        return min((items[0] for items in self.groups.values()), key=_order)
+
+
+@dataclass(slots=True)
+class _Group(Generic[Q]):
+    """What waits of one group, of all flows. one : any item of it, to ask the cost of."""
+
+    one: Q
+    count: int = 0
+
+
+class FairQueue(Generic[Q]):
+    """Items waiting for their turn. Pure: no clock, no threads.
+
+    cost : estimated seconds of an item, the same for all of a group; asked when they are needed
+    weights : client -> share; 1 for who is not named
+    """
+
+    def __init__(self, cost: Callable[[Q], float], weights: Mapping[str, float] | None = None) -> None:
+        self._cost = cost
+        self._weights = dict(weights or {})
+        self._flows: dict[tuple[str, int], _Flow[Q]] = {}
+        self._groups: dict[Hashable, _Group[Q]] = {}
+        self._length = 0
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Q]:
+        for flow in self._flows.values():
+            for items in flow.groups.values():
+                yield from items
+
+    def count(self, group: Hashable) -> int:
+        """How many items of `group` wait."""
+        return self._groups[group].count if group in self._groups else 0
+
+    def seconds(self) -> float:
+        """Estimated seconds of all that waits."""
+        return sum(group.count * self._cost(group.one) for group in self._groups.values())
+
+    def push(self, item: Q) -> None:
+        """Put `item` in the place that its order gives it within its flow."""
+        name = _flow_name(item)
+        flow = self._flows.get(name)
+        if flow is None:
+            weight = self._weights.get(item.client, 1.0) * PRIORITY_WEIGHT ** name[1]
+            flow = self._flows[name] = _Flow(weight, self._now)
+        elif not flow.groups:
+            flow.start = max(flow.start, self._now)
+        insort(flow.groups.setdefault(item.group, []), item, key=_order)
+        self._groups.setdefault(item.group, _Group(item)).count += 1
+        self._length += 1
+
+    def remove(self, item: Q) -> None:
+        """Take `item` out without a charge. Raises KeyError when it is not here."""
+        name = _flow_name(item)
+        self._out(self._flows[name], item)
+        if not self._length:
+            self._rest()
+
+    def head(self) -> Q | None:
+        """Whose turn it is, or None when nobody waits. Among equal tags the higher priority, then the older."""
+        best = None
+        for (_, priority), flow in self._flows.items():
+            if flow.groups:
+                item = flow.head()
+                rank = (flow.start, -priority, item.order)
+                if best is None or rank < best[0]:
+                    best = (rank, item)
+        return None if best is None else best[1]
+
+    def take(self, count: int) -> list[Q]:
+        """The head and up to `count` - 1 others of its group, in the order in which their turns would come.
+
+        Each is charged to its own flow, also who comes along before his turn.
+        """
+        first = self.head()
+        if first is None:
+            return []
+        self._now = max(self._now, self._flows[_flow_name(first)].start)
+        taken = [first]
+        self._charge(first)
+        while len(taken) < count:
+            flows = [
+                (flow.start, -name[1], flow.groups[first.group][0].order, flow)
+                for name, flow in self._flows.items()
+                if first.group in flow.groups
+            ]
+            if not flows:
+                break
+            item = min(flows, key=lambda flow: flow[:3])[3].groups[first.group][0]
+            self._charge(item)
+            taken.append(item)
+        if not self._length:
+            self._rest()
+        else:
+            idle = [name for name, flow in self._flows.items() if not flow.groups and flow.start <= self._now]
+            for name in idle:
+                del self._flows[name]
+        return taken
+
+    def correct(self, client: str, priority: int, seconds: float) -> None:
+        """Charge a flow `seconds` more (or less) than was estimated when its item was taken."""
+        flow = self._flows.get((client, _bounded(priority)))
+        if flow is not None:
+            flow.start = max(self._now, flow.start + seconds / flow.weight)
+
+    def ahead(self, item: Q) -> tuple[int, float]:
+        """(items, estimated seconds) that are served before `item`, if nothing else comes."""
+        flow = self._flows[_flow_name(item)]
+        own = [other for items in flow.groups.values() for other in items if other.order < item.order]
+        seconds = sum(map(self._cost, own))
+        count, start = len(own), flow.start + seconds / flow.weight
+        for other in self._flows.values():
+            if other is flow or not other.groups:
+                continue
+            tag = other.start
+            for queued in sorted((q for items in other.groups.values() for q in items), key=_order):
+                if tag >= start:
+                    break
+                cost = self._cost(queued)
+                count, seconds, tag = count + 1, seconds + cost, tag + cost / other.weight
+        return count, seconds
+
+    def _charge(self, item: Q) -> None:
+        flow = self._flows[_flow_name(item)]
+        self._out(flow, item)
+        flow.start += self._cost(item) / flow.weight
+
+    def _out(self, flow: _Flow[Q], item: Q) -> None:
+        items = flow.groups.get(item.group, [])
+        if item not in items:
+            raise KeyError(f"{item!r} is not in the queue")
+        items.remove(item)
+        if not items:
+            del flow.groups[item.group]
+        self._groups[item.group].count -= 1
+        if not self._groups[item.group].count:
+            del self._groups[item.group]
+        self._length -= 1
+
+    def _rest(self) -> None:
+        # End of a busy period, as in the paper: virtual time catches up with the last finish tag, so that who took the
+        # last turns is not punished in the next period. All flows are idle and at or before that time: forget them.
+        self._now = max([self._now, *(flow.start for flow in self._flows.values())])
+        self._flows.clear()
+
+
+def _bounded(priority: int) -> int:
+    return max(-PRIORITY_BOUND, min(PRIORITY_BOUND, priority))
+
+
+def _flow_name(item: Queued) -> tuple[str, int]:
+    return (item.client, _bounded(item.priority))
