@@ -1,1 +1,1 @@
-"""Where stages run. `task` says what is handed over; `here` runs it in this process."""
+"""Where stages run. `task` says what is handed over; `here` runs it in this process, `processes` in others."""

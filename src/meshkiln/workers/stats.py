@@ -1,0 +1,49 @@
+"""What a pool tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """One worker.
+
+    pid : None while it is being replaced
+    stage : the name of the stage it runs, or None when it has nothing to do
+    busy : share of the pool's life that this place spent on batches; batches : how many those were
+    memory : resident bytes; 0 where the system does not tell
+    """
+
+    pid: int | None
+    stage: str | None
+    busy: float
+    batches: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A pool at a moment; counts are since it was opened.
+
+    queued, queued_seconds : tasks that wait, and their estimated compute seconds
+    running : tasks in the hands of workers
+    batches : batch size -> how often
+    restarts : why a worker was replaced ("died", "hung", "memory", "start") -> how often
+    tasks : what became of them ("done", "failed", "cancelled", "deadline", "full", "poisoned", "closed") -> how many
+    retried : times a task was queued again because its worker was lost
+    halved : times a batch was halved because memory did not suffice
+    poisoned : inputs that are refused
+    """
+
+    workers: tuple[WorkerStats, ...]
+    queued: int
+    queued_seconds: float
+    running: int
+    batches: Mapping[int, int]
+    restarts: Mapping[str, int]
+    tasks: Mapping[str, int]
+    retried: int
+    halved: int
+    poisoned: int
