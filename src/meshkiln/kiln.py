@@ -52,6 +52,7 @@ class _Ask:
     priority: int = 0
     client: str = ""
     report: Report | None = None
+    asked: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -290,6 +291,7 @@ class Kiln:
                 flight,
                 _reporter(stage.name, ask.report),
                 ask.client,
+                ask.asked,
             )
             ran = self._run(task)
             artifact = Artifact.of(
