@@ -1,0 +1,137 @@
+"""Stage `matte`: the subject of a picture, cut out with a soft alpha.
+
+An alpha channel that says something is taken as it is. Otherwise the subject is separated from what is behind it: a
+plain background by its colour (`plain`), a natural one by colour models (`natural`). Neither knows what things are: a
+second subject, or a subject that is cut off by the picture's edge, may end on the wrong side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from meshkiln.engines.picture import natural, plain
+from meshkiln.errors import BadPicture
+
+if TYPE_CHECKING:
+    from meshkiln.engines.base import Value, Work
+
+SIDE = 1024
+"""Longest side of a cut-out in pixels; larger pictures are reduced, smaller ones kept."""
+
+OPAQUE = 128
+"""Alpha from which a pixel counts as subject."""
+
+TRANSPARENT_SHARE = 0.01
+"""An alpha channel says something when this share of the pixels is transparent; rounded corners alone do not."""
+
+
+def matte(batch: Sequence[Work]) -> list[Value]:
+    """One {"pixels": (h, w, 4) uint8 cut-out, longest side ≤ 1024} for each item, whose input is `read`'s value.
+
+    Raises BadPicture, as `cut_out` does.
+    """
+    return [{"pixels": cut_out(work.inputs[0]["pixels"], str(work.parameters["matte"]))} for work in batch]
+
+
+def cut_out(pixels: NDArray[np.uint8], how: str = "auto") -> NDArray[np.uint8]:
+    """The cut-out of a picture: (h, w, 4) uint8, straight alpha, colour zeroed under zero alpha.
+
+    pixels : (H, W, 4) uint8 sRGB, straight alpha
+    how : "auto", or "alpha" to use the alpha channel whatever it says
+    Raises BadPicture when the picture is fully transparent or no subject stands out from its background.
+    """
+    alpha = pixels[..., 3]
+    if not alpha.any():
+        raise BadPicture("the picture is fully transparent; give one that shows an object")
+    given = how == "alpha" or float(np.mean(alpha < OPAQUE)) >= TRANSPARENT_SHARE
+    small = reduced(pixels)
+    if given:
+        if not (small[..., 3] >= OPAQUE).any():
+            raise BadPicture("no subject found: no pixel of the picture is at least half opaque")
+        return small
+    # The few transparent pixels that are left here (rounded corners) are background: let them look like it.
+    rgb = np.ascontiguousarray(small[..., :3])
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the same sums in the same order on every machine
+    try:
+        mask, band = plain.separate(rgb), 2
+        if mask is None:
+            mask, band = natural.separate(rgb), max(2, round(max(rgb.shape[:2]) / natural.SIDE))
+        mask &= small[..., 3] >= OPAQUE
+        if not mask.any():
+            raise BadPicture("no subject found: nothing stands out from the background; give a picture of an object")
+        return _soft(rgb, mask, band)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def reduced(pixels: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
+    """The picture with its longest side at most `side`, by area averages of premultiplied colour."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels.copy()
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if pixels[..., 3].min() == 255:
+        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # In strips of whole source rows, so that a 50 MP picture is never held in floating point.
+    rows = max(1, (1 << 22) // width)
+    small = np.zeros((size[1], size[0], 4), np.float32)
+    edges = np.arange(size[1] + 1) * (height / size[1])
+    step = max(1, int(rows * scale))
+    for top in range(0, size[1], step):
+        bottom = min(size[1], top + step)
+        first, last = int(np.floor(edges[top])), min(height, int(np.ceil(edges[bottom])))
+        strip = pixels[first:last].astype(np.float32)
+        strip[..., :3] *= strip[..., 3:] / 255.0
+        narrow = cv2.resize(strip, (size[0], last - first), interpolation=cv2.INTER_AREA)
+        small[top:bottom] = _row_averages(narrow, edges[top : bottom + 1] - first)
+    alpha = small[..., 3:]
+    small[..., :3] *= np.divide(255.0, alpha, out=np.zeros_like(alpha), where=alpha > 0.5)
+    small[alpha[..., 0] <= 0.5] = 0
+    return np.asarray(np.clip(np.rint(small), 0, 255), np.uint8)
+
+
+def _row_averages(strip: NDArray[np.float32], edges: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Area averages of the rows between successive `edges`, which may cut rows."""
+    total = np.concatenate([np.zeros((1, *strip.shape[1:])), np.cumsum(strip, axis=0, dtype=np.float64)])
+    whole = np.minimum(np.floor(edges).astype(int), len(strip) - 1)
+    at = total[whole] + (edges - whole)[:, None, None] * strip[whole]
+    return np.asarray(np.diff(at, axis=0) / np.diff(edges)[:, None, None], np.float32)
+
+
+def _soft(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], band: int) -> NDArray[np.uint8]:
+    """The cut-out whose alpha falls softly within `band` pixels of the mask's edge, freed of background colour.
+
+    There a pixel is I = αF + (1-α)B with F and B blurred over from either side; α is the projection of I onto B…F,
+    drawn towards the mask where F and B are alike. The colour is the estimate of Forte and Pitié, "Approximate fast
+    foreground colour estimation", ICIP 2021.
+    """
+    colour = rgb.astype(np.float32) / 255.0
+    inside = mask.astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))
+    core, reach = cv2.erode(inside, kernel), cv2.dilate(inside, kernel)
+    foreground = _blurred(colour, core + np.float32(0.01) * inside, 6 * band + 1)
+    background = _blurred(colour, (1 - reach) + np.float32(0.01) * (1 - inside), 6 * band + 1)
+    towards = cv2.blur(inside.astype(np.float32), (band + 1 | 1, band + 1 | 1))
+    across = foreground - background
+    firmness = np.float32(0.005)
+    alpha = ((colour - background) * across).sum(axis=2) + firmness * towards
+    alpha = np.clip(alpha / ((across**2).sum(axis=2) + firmness), 0, 1)
+    alpha = np.where(reach > core, alpha, inside).astype(np.float32)
+    share = alpha[..., None]
+    clean = foreground + share * (colour - share * foreground - (1 - share) * background)
+    clean = np.where((reach > core)[..., None], clean, colour)
+    pixels = np.rint(np.clip(np.dstack([clean, share]), 0, 1) * 255).astype(np.uint8)
+    pixels[pixels[..., 3] == 0] = 0
+    return pixels
+
+
+def _blurred(colour: NDArray[np.float32], weight: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    total = cv2.blur(weight, (size, size))[..., None]
+    return np.asarray(cv2.blur(colour * weight[..., None], (size, size)) / np.maximum(total, 1e-6), np.float32)
