@@ -30,7 +30,7 @@ INLINE = 32 * 1024
 """Bytes up to which an artifact lives in the index itself (`benchmarks/disk_store.py`, "inline or file")."""
 _HITS_IN_A_BATCH = 512
 _PAGE_OF_ROWS = 500
-_VERIFIED = 2**18
+_VERIFIED = 2**14
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ class Disk(Store):
         self._seconds_saved = 0.0
         self._evictions: Counter[str] = Counter()
         self._pending: list[int] = []  # rows of hits not yet in the index; appending needs no lock
-        self._verified: set[str] = set()  # files whose digest this process has seen to be right
+        self._flushing = False
+        # Large artifacts that this process has found to be right. A file's name is used once and the file goes with
+        # its row, so whoever finds the file needs not ask the index again.
+        self._verified: dict[Key, Row] = {}
         self._generation, self._index, self._files = open_folder(self.folder, max_bytes, self._faults)
         _OPEN[id(self)] = self
 
@@ -107,8 +110,12 @@ class Disk(Store):
 
     def lookup(self, key: Key) -> tuple[Artifact, float | None] | None:
         """As `get`, with the seconds until it is past its time (None: never)."""
-        row = self._find(key)
-        data = None if row is None else self._read(row)
+        row = self._verified.get(key)
+        data = None
+        if row is not None and not self._is_past(row):
+            data = self._read(row)
+        if data is None and (row := self._find(key)) is not None:
+            data = self._read(row)
         if row is None or data is None:
             with self._lock:
                 self._misses += 1
@@ -117,8 +124,10 @@ class Disk(Store):
             self._hits += 1
             self._seconds_saved += row.cost
         self._pending.append(row.id)
-        if len(self._pending) >= _HITS_IN_A_BATCH:
-            self.flush(wait=0.0)
+        if len(self._pending) >= _HITS_IN_A_BATCH and not self._flushing:
+            # In a thread of its own, for it may have to wait for the disk.
+            self._flushing = True
+            threading.Thread(target=self.flush, name="meshkiln-flush-hits", daemon=True).start()
         return row.artifact(data), None if row.expires is None else row.expires - self._clock()
 
     def put(
@@ -269,6 +278,8 @@ class Disk(Store):
         except MEDIUM as error:
             if reason(error) != "busy":
                 self._fault(error)
+        finally:
+            self._flushing = False
 
     def close(self) -> None:
         if self._pending:
@@ -298,7 +309,7 @@ class Disk(Store):
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         self._faults.renew_lock()
-        self._pending = []
+        self._pending, self._flushing = [], False
         self._index.after_fork_in_child()
 
     # Writing.
@@ -322,7 +333,6 @@ class Disk(Store):
                 self._make_room(connection, new.charge, incoming.name)
                 kept, added, gone = self._insert(connection, new, incoming.name, replace)
             if added:
-                self._verified.add(incoming.name)
                 incoming.publish(self._files.place(incoming.name))
         finally:
             incoming.close()
@@ -386,38 +396,51 @@ class Disk(Store):
             data = row.data or b""
             if digest(data) == row.digest:
                 return data
-        else:
-            try:
-                found = self._files.read(row.file, row.size)
-            except OSError as error:
-                self._fault(error)
-                return None
-            if found is None:
-                # Mostly evicted or replaced since the row was read; counted only if the row is still there.
-                if self._drop(row):
-                    self._faults.add("missing", row.file, "it is made again")
-                return None
-            data = found
-            if len(data) == row.size and (row.file in self._verified or digest(data) == row.digest):
-                if len(self._verified) > _VERIFIED:
-                    self._verified.clear()
-                self._verified.add(row.file)
-                return data
+            self._quarantine(row, data)
+            return None
+        try:
+            found = self._files.read(row.file, row.size)
+        except OSError as error:
+            self._fault(error)
+            return None
+        known = self._verified.get(row.key)
+        if found is None:
+            self._verified.pop(row.key, None)
+            # Mostly evicted or replaced since the row was read; counted only if the row is still there.
+            if self._drop(row):
+                self._faults.add("missing", row.file, "it is made again")
+            return None
+        if known is not None and known.file == row.file and len(found) == row.size:
+            return found
+        if digest(found) != row.digest:
+            self._quarantine(row, None)
+            return None
+        with self._lock:
+            if len(self._verified) >= _VERIFIED:
+                del self._verified[next(iter(self._verified))]
+            self._verified[row.key] = row
+        return found
+
+    def _quarantine(self, row: Row, data: bytes | None) -> None:
+        self._verified.pop(row.key, None)
         self._faults.add("corrupt", row.file or row.key.hex(), "it is put into quarantine and made again")
         with contextlib.suppress(OSError):
-            aside = row.file or f"{row.id:016x}-inline"
-            self._files.quarantine(aside, None if row.file else data, self.max_bytes // 100)
+            self._files.quarantine(row.file or f"{row.id:016x}-inline", data, self.max_bytes // 100)
         self._drop(row)
-        return None
 
     def _drop(self, row: Row) -> bool:
         """Remove a row, unless it is another's by now or others are writing; True when it was removed."""
+
+        def still_there(connection: sqlite3.Connection) -> bool:
+            found = rows.find(connection, row.key)
+            return found is not None and (found.file, found.digest) == (row.file, row.digest)
+
         try:
-            with self._index.writing(wait=0.1) as connection:
-                found = rows.find(connection, row.key)
-                if found is None or found.file != row.file or found.digest != row.digest:
+            with self._index.reading() as connection:
+                if not still_there(connection):
                     return False
-                removed = rows.remove(connection, [(row.id, row.size)])
+            with self._index.writing(wait=0.1) as connection:
+                removed = still_there(connection) and rows.remove(connection, [(row.id, row.size)])
         except MEDIUM as error:
             self._fault(error)
             return False

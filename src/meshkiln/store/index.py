@@ -112,15 +112,14 @@ class Index:
 
     def create(self) -> None:
         """Make the tables unless they are there. Raises sqlite3.DatabaseError when the file is not an index."""
-        connection = self._connect()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'artifacts'").fetchall():
+        exist = "SELECT 1 FROM sqlite_schema WHERE name = 'artifacts'"
+        with self.reading() as connection:
+            if connection.execute(exist).fetchall():
+                return
+        with self.writing() as connection:
+            if not connection.execute(exist).fetchall():
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
 
     def close(self) -> None:
         """Close every connection once the statements that are running have ended."""

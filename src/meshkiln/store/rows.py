@@ -58,11 +58,22 @@ def holds(connection: sqlite3.Connection, key: Key, now: float) -> bool:
 def charge(size: int, provenance: str, inline: bool) -> int:
     """Bytes of disk that an artifact of `size` bytes takes, what the index says about it included.
 
-    Rows fill the index's pages to some 75 % (keys come in no order); `benchmarks/disk_store.py` compares the sum of
-    charges with what the folder takes.
+    Follows how SQLite lays rows out (https://www.sqlite.org/fileformat2.html, section 1.6): what a page cannot hold
+    spills into pages of its own, two rows share a page only if both fit, and pages stay some three quarters full
+    because keys come in no order. `benchmarks/disk_store.py` compares the sum of charges with what the folder takes.
     """
-    row = (320 + len(provenance) + (size if inline else 0)) * 4 // 3
-    return row + (0 if inline else -(-size // PAGE) * PAGE)
+    payload = 160 + len(provenance) + (size if inline else 0)
+    spilled = 0
+    if payload > PAGE - 35:
+        local = 489 + (payload - 489) % (PAGE - 4)
+        local = local if local <= PAGE - 35 else 489
+        spilled = -(-(payload - local) // (PAGE - 4)) * PAGE
+        payload = local
+    row = payload * 4 // 3 if payload <= PAGE // 2 - 13 else PAGE
+    return row + spilled + _IN_OTHER_TREES + (0 if inline else -(-size // PAGE) * PAGE)
+
+
+_IN_OTHER_TREES = 128
 
 
 class Totals(NamedTuple):
