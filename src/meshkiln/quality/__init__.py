@@ -1,0 +1,1 @@
+"""How good a mesh is: `metrics` against a reference."""
