@@ -71,16 +71,17 @@ class Memory(Store):
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The artifact under `key`, or `default`."""
-        # No call between the lookup and the addition: see "Threads" above.
+        # No call between the lookup and the last line of the block: see "Threads" above.
         try:
             entry = self._entries[key]
             entry.hits += 1
+            artifact = entry.artifact
         except KeyError:
             self._misses += 1
             return default
-        if entry.expires > self._clock.now:
-            return entry.artifact
-        self._expire(entry)
+        if artifact is not None and entry.expires > self._clock.now:
+            return artifact
+        self._take_back(entry)
         return default
 
     def put(
@@ -121,7 +122,7 @@ class Memory(Store):
             if expires != math.inf:
                 self._watch(entry)
             self._make_room()
-            return entry.present
+            return entry.artifact is not None
 
     def resize(self, max_bytes: int | None = None, max_entries: int | None = None) -> None:
         """Set new bounds, now: what does not fit any more goes. None leaves a bound as it is."""
@@ -134,7 +135,7 @@ class Memory(Store):
     def stats(self) -> Statistics:
         with self._lock:
             self._drop_expired()
-            counts = [(entry.hits, entry.artifact.cost) for entry in self._entries.values()]
+            counts = [(entry.hits, entry.cost) for entry in self._entries.values()]
             return Statistics(
                 entries=len(self._entries),
                 bytes=self._bytes,
@@ -191,7 +192,7 @@ class Memory(Store):
                 self._policy.hit(entry)
         return found
 
-    # All below is called with the lock held, but `_expire`.
+    # All below is called with the lock held, but `_take_back`.
 
     def _make_room(self, resized: bool = False) -> None:
         while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
@@ -204,12 +205,13 @@ class Memory(Store):
         entry.present = False
         self._bytes -= entry.size
         self._past_hits += entry.hits
-        self._past_seconds += entry.hits * entry.artifact.cost
+        self._past_seconds += entry.hits * entry.cost
+        entry.artifact = None
 
     def _watch(self, entry: Entry) -> None:
         heappush(self._expiring, (entry.expires, self._puts, entry))
         if len(self._expiring) > 64 + 2 * len(self._entries):  # most have gone for other reasons
-            self._expiring = [item for item in self._expiring if item[2].present]
+            self._expiring = [item for item in self._expiring if item[2].artifact is not None]
             heapify(self._expiring)
 
     def _drop_expired(self) -> None:
@@ -218,20 +220,20 @@ class Memory(Store):
         now = self._clock.read()
         while self._expiring and self._expiring[0][0] <= now:
             entry = heappop(self._expiring)[2]
-            if entry.present:
+            if entry.artifact is not None:
                 self._policy.remove(entry)
                 self._take_out(entry)
                 self._evictions["expired"] += 1
 
-    def _expire(self, entry: Entry) -> None:
-        """Drop what is past its time, and make the hit just counted on `entry` the miss that it was."""
+    def _take_back(self, entry: Entry) -> None:
+        """Make the hit just counted on `entry`, which is past its time or gone, the miss that it was."""
         with self._lock:
             self._misses += 1
-            if entry.present:
+            if entry.artifact is not None:
                 entry.hits -= 1
             else:  # its count was taken meanwhile, with this hit in it
                 self._past_hits -= 1
-                self._past_seconds -= entry.artifact.cost
+                self._past_seconds -= entry.cost
             self._drop_expired()
 
 

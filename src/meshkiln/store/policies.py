@@ -16,24 +16,24 @@ from meshkiln.store.base import Artifact
 class Entry:
     """An artifact in the memory store and what its policy knows about it.
 
-    size : bytes of the artifact
+    artifact : None once it has left the store: whoever still refers to the entry must not keep its bytes
+    size, cost : the artifact's, in bytes and seconds
     miss_cost : seconds that losing it costs
     hits : times it was returned since it was put
     expires : when, on the store's clock, it is past its time; infinity for never
-    present : False once it has left the store
     uses, seen : the policy's own: uses it reckons with, and how many of the hits are in them
     """
 
-    __slots__ = ("artifact", "expires", "hits", "key", "miss_cost", "present", "seen", "size", "uses")
+    __slots__ = ("artifact", "cost", "expires", "hits", "key", "miss_cost", "seen", "size", "uses")
 
     def __init__(self, key: Key, artifact: Artifact, miss_cost: float, expires: float) -> None:
         self.key = key
-        self.artifact = artifact
+        self.artifact: Artifact | None = artifact
         self.size = len(artifact.data)
+        self.cost = artifact.cost
         self.miss_cost = miss_cost
         self.expires = expires
         self.hits = 0
-        self.present = True
         self.seen = 0
         self.uses = 0.0
 
@@ -105,7 +105,7 @@ class GreedyDual:
     def evict(self) -> Entry:
         while True:
             rank, _, entry = heappop(self._heap)
-            if not entry.present:
+            if entry.artifact is None:
                 continue
             if entry.hits != entry.seen:
                 entry.uses += entry.hits - entry.seen
@@ -120,7 +120,7 @@ class GreedyDual:
         self._held -= 1
         # Its place in the heap is skipped when it comes up, unless there are too many of those to wait.
         if len(self._heap) > 64 + 2 * self._held:
-            self._heap = [item for item in self._heap if item[2].present and item[2] is not entry]
+            self._heap = [item for item in self._heap if item[2].artifact is not None and item[2] is not entry]
             heapify(self._heap)
 
     def hit(self, entry: Entry) -> None:
