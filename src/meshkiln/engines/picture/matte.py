@@ -89,7 +89,7 @@ def reduced(pixels: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
         first, last = int(np.floor(edges[top])), min(height, int(np.ceil(edges[bottom])))
         strip = pixels[first:last].astype(np.float32)
         strip[..., :3] *= strip[..., 3:] / 255.0
-        narrow = cv2.resize(strip, (size[0], last - first), interpolation=cv2.INTER_AREA)
+        narrow = np.asarray(cv2.resize(strip, (size[0], last - first), interpolation=cv2.INTER_AREA), np.float32)
         small[top:bottom] = _row_averages(narrow, edges[top : bottom + 1] - first)
     alpha = small[..., 3:]
     small[..., :3] *= np.divide(255.0, alpha, out=np.zeros_like(alpha), where=alpha > 0.5)
@@ -127,7 +127,7 @@ def _soft(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], band: int) -> NDArray
     share = alpha[..., None]
     clean = foreground + share * (colour - share * foreground - (1 - share) * background)
     clean = np.where((reach > core)[..., None], clean, colour)
-    pixels = np.rint(np.clip(np.dstack([clean, share]), 0, 1) * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(np.clip(np.dstack([clean, share]), 0, 1) * 255).astype(np.uint8)
     pixels[pixels[..., 3] == 0] = 0
     return pixels
 

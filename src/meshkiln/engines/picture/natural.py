@@ -19,11 +19,11 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     height, width = rgb.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     trimap = _prior(size[1], size[0])
     cv2.setRNGSeed(0)  # of this thread: GrabCut's k-means draws from it
     try:
-        cv2.grabCut(small, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(small, trimap, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # too few pixels of either kind for a colour model
         return np.zeros((height, width), bool)
     subject = _parts((trimap & 1).astype(bool))

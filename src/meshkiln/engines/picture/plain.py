@@ -17,7 +17,7 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     The background is a quadratic surface in CIELAB through the picture's border. It reaches as far as pixels follow
     it, connected to the border, and on through soft shadows; what shows through the subject's holes is background too.
     """
-    lab = cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+    lab = np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB), np.float32)
     surface, share, noise = _surface(lab)
     # Measured on the natural photographs: their borders follow a surface for at most 76 %, and coarsely.
     if not (share >= 0.8 or (share >= 0.6 and noise < 0.7)):
@@ -26,7 +26,9 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     near = difference < max(5.0, 4 * noise)
     behind = _touching_border(near) | _holes(near, difference, noise)
     behind = _through_shadows(lab, surface, behind, noise)
-    return _without_specks(~behind)
+    # What is left of a shadow is its faint rim: a seam too thin to be part of a thing that is so hard to see.
+    solid = cv2.morphologyEx((~behind).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.015 * max(behind.shape)))
+    return _without_specks(~behind & ((difference > 16.0) | solid.astype(bool)))
 
 
 def _surface(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
@@ -39,6 +41,13 @@ def _surface(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, floa
     every = max(1, len(rows) // 6000)
     rows, columns = rows[::every], columns[::every]
     seen = lab[rows, columns].astype(np.float64)
+    # One colour is the better account of studio white and of a render's ground: a surface bends towards the subject.
+    ground = np.median(seen, axis=0)
+    for _ in range(3):
+        same = np.linalg.norm(seen - ground, axis=1) < _TOLERANCE
+        if not same.any():
+            break
+        ground = np.median(seen[same], axis=0)
     terms = _terms(rows / height * 2 - 1, columns / width * 2 - 1)
     distance = np.linalg.norm(seen - np.median(seen, axis=0), axis=1)
     followers = distance < 15.0
@@ -49,6 +58,9 @@ def _surface(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, floa
         fit = np.linalg.lstsq(terms[followers], seen[followers], rcond=None)[0]
         distance = np.linalg.norm(terms @ fit - seen, axis=1)
         followers = distance < tolerance
+    if np.mean(same) >= 0.95 * np.mean(followers):
+        distance = np.linalg.norm(seen - ground, axis=1)[same]
+        return np.broadcast_to(ground.astype(np.float32), lab.shape), float(np.mean(same)), float(np.median(distance))
     y, x = np.mgrid[:height, :width]
     surface = _terms(y / height * 2 - 1, x / width * 2 - 1) @ fit
     surface = np.clip(surface, seen[followers].min(axis=0) - 2, seen[followers].max(axis=0) + 2)
@@ -67,13 +79,22 @@ def _touching_border(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _holes(near: NDArray[np.bool_], difference: NDArray[np.float32], noise: float) -> NDArray[np.bool_]:
-    """Enclosed regions through which the background shows: large, and no farther from its colour than itself."""
+    """Enclosed regions through which the background shows: large, as even as itself, and sharply bounded.
+
+    A grey thing before grey passes through the background's colour too, but softly, as its shading goes.
+    """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(near.astype(np.uint8), connectivity=4)
     area = stats[:, cv2.CC_STAT_AREA]
     mean = np.bincount(labels.ravel(), difference.ravel(), count) / np.maximum(area, 1)
-    seen_through = (area >= 0.001 * near.size) & (mean < 1.0 + 1.5 * noise)
-    seen_through[0] = False
-    return np.asarray(seen_through[labels])
+    through = np.zeros_like(near)
+    for label in np.flatnonzero((area >= 0.001 * near.size) & (mean < 2.0 + 1.5 * noise)):
+        left, top, width, height = stats[label, :4]
+        around = np.s_[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4]
+        region = labels[around] == label
+        rim = cv2.dilate(region.astype(np.uint8), _disc(7)).astype(bool) & ~region
+        if label > 0 and np.median(difference[around][rim]) > 15.0:
+            through[around] |= region
+    return through
 
 
 def _through_shadows(
@@ -83,12 +104,17 @@ def _through_shadows(
     ratio = lab[..., 0] / np.maximum(surface[..., 0], 1.0)
     tint = np.linalg.norm(lab[..., 1:] - surface[..., 1:] * np.minimum(ratio, 1.0)[..., None], axis=2)
     smooth = cv2.GaussianBlur(lab, (0, 0), 1.2)
-    slope = np.sqrt(sum(cv2.Sobel(smooth, cv2.CV_32F, dx, dy, scale=0.125) ** 2 for dx, dy in ((1, 0), (0, 1))).sum(2))
-    shadow = (ratio > 0.3) & (ratio < 1.05) & (tint < 4.0 + noise) & (slope < 1.5)
-    size = max(3, round(0.008 * max(lab.shape[:2]))) | 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    region = cv2.morphologyEx((shadow | behind).astype(np.uint8), cv2.MORPH_OPEN, kernel).astype(bool)
-    return _touching_border(region | behind) | behind
+    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=0.125)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=0.125)
+    slope = np.sqrt((across**2 + down**2).sum(axis=2))
+    shadow = (ratio > 0.3) & (ratio < 1.2) & (tint < 4.0 + noise) & (slope < 1.0)
+    wide = cv2.morphologyEx((shadow | behind).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.008 * max(behind.shape)))
+    return _touching_border(wide.astype(bool) | behind) | behind
+
+
+def _disc(diameter: float) -> NDArray[np.uint8]:
+    size = max(3, round(diameter)) | 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
 
 
 def _without_specks(subject: NDArray[np.bool_]) -> NDArray[np.bool_]:
