@@ -59,8 +59,8 @@ def charge(size: int, provenance: str, inline: bool) -> int:
     """Bytes of disk that an artifact of `size` bytes takes, what the index says about it included.
 
     Follows how SQLite lays rows out (https://www.sqlite.org/fileformat2.html, section 1.6): what a page cannot hold
-    spills into pages of its own, two rows share a page only if both fit, and pages stay some three quarters full
-    because keys come in no order. `benchmarks/disk_store.py` compares the sum of charges with what the folder takes.
+    spills into pages of its own, and of the rows that would fit into a page some three quarters are there, because
+    keys come in no order. `benchmarks/disk_store.py` compares the sum of charges with what the folder takes.
     """
     payload = 160 + len(provenance) + (size if inline else 0)
     spilled = 0
@@ -69,7 +69,8 @@ def charge(size: int, provenance: str, inline: bool) -> int:
         local = local if local <= PAGE - 35 else 489
         spilled = -(-(payload - local) // (PAGE - 4)) * PAGE
         payload = local
-    row = payload * 4 // 3 if payload <= PAGE // 2 - 13 else PAGE
+    in_a_page = max(1, (PAGE - 8) // (payload + 6))
+    row = PAGE if in_a_page == 1 else PAGE * 4 // (3 * in_a_page)
     return row + spilled + _IN_OTHER_TREES + (0 if inline else -(-size // PAGE) * PAGE)
 
 
