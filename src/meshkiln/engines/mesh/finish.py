@@ -32,7 +32,8 @@ def finish(batch: Sequence[Work]) -> list[Value]:
 
 
 def solidify(vertices: Vertices, faces: Faces, target: int = 0) -> Mesh:
-    """The mesh as a solid without a `fault`, of about `target` triangles when it has more (0: keep all).
+    """The mesh as a solid without a `fault`, of about `target` triangles when it has more (0: keep all); of more
+    than that where so few could not close it.
 
     vertices : (V, 3) float; faces : (F, 3) int
     Returns (V', 3) float32 and (F', 3) int32.
@@ -45,7 +46,8 @@ def solidify(vertices: Vertices, faces: Faces, target: int = 0) -> Mesh:
     if len(faces) == 0 or not np.isfinite(vertices).all():
         raise StageFailed("the engine's mesh is empty or not finite; nothing can be exported from it")
     mesh = _welded(vertices, faces)
-    if target and len(mesh[1]) > target:
+    looked_at = False
+    while target and len(mesh[1]) > target:
         simple = _simplified(mesh, target)
         # Looked at afterwards only: most meshes come closed, and looking at all their triangles takes longer.
         if not fault(*simple):
@@ -53,7 +55,12 @@ def solidify(vertices: Vertices, faces: Faces, target: int = 0) -> Mesh:
         apart = _apart(simple)
         if apart is not None and not fault(*apart):
             return apart
-        mesh = _simplified(_repaired(mesh), target)
+        if looked_at:
+            # So few triangles that parts of it collapsed.
+            target *= 2
+        elif fault(*mesh):
+            mesh = _repaired(mesh)
+        looked_at = True
     return mesh if not fault(*mesh) else _repaired(mesh)
 
 
