@@ -202,7 +202,6 @@ class Memory(Store):
 
     def _take_out(self, entry: Entry) -> None:
         del self._entries[entry.key]  # first: from here on nobody can add to its count
-        entry.present = False
         self._bytes -= entry.size
         self._past_hits += entry.hits
         self._past_seconds += entry.hits * entry.cost
