@@ -1,0 +1,105 @@
+"""Trains the picture-conditioned flow on the autoencoder's latents of the shards, encoded as they are drawn.
+
+    python -m training.launch 2 training.train_flow SHARDS OUT --autoencoder OUT/autoencoder.pt --minutes 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.autoencoder import Autoencoder
+from training.flow import Flow, loss
+from training.loop import Leg, every, join
+
+HIDDEN = ("picture.blocks", "blocks.")
+FIELDS = ("surface", "normal", "image", "aux")
+
+
+class Pictures:
+    """Surfaces and pictures of all shards under a folder, in memory."""
+
+    def __init__(self, folder: Path, rank: int = 0, world: int = 1) -> None:
+        self.shards: list[dict[str, np.ndarray]] = []
+        for path in sorted(folder.glob("shard-*.npz"))[rank::world]:
+            with np.load(path) as shard:
+                self.shards.append({k: shard[k] for k in FIELDS})
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """surface (size, 1024, 6), image (size, 4, 128, 128), aux (size, 4, 32, 32): half mirrored, colours varied."""
+        s, im, au = [], [], []
+        for _ in range(size):
+            shard = self.shards[rng.integers(len(self.shards))]
+            i = int(rng.integers(len(shard["image"])))
+            mirrored = bool(rng.random() < 0.5)
+            pick = rng.integers(0, shard["surface"].shape[1], 1024)
+            points = np.concatenate([shard["surface"][i][pick], shard["normal"][i][pick] / np.float32(127)], axis=1)
+            image = shard["image"][i].astype(np.float32) / 255
+            aux = shard["aux"][i].astype(np.float32)
+            aux = np.where(aux <= -128, -2.0, aux / 120).astype(np.float32)
+            if mirrored:
+                points = points * np.array([-1, 1, 1, -1, 1, 1], np.float32)
+                image, aux = image[:, :, ::-1], aux[:, :, ::-1].copy()
+                aux[1] = np.where(aux[1] > -1.5, -aux[1], aux[1])
+            s.append(points.astype(np.float32))
+            im.append(_recolour(image, rng))
+            au.append(aux)
+        return torch.from_numpy(np.stack(s)), torch.from_numpy(np.stack(im)), torch.from_numpy(np.stack(au))
+
+
+def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Permuted channels, gain, gamma, less saturation; premultiplied stays premultiplied."""
+    colour, alpha = image[:3][rng.permutation(3)], image[3:]
+    if rng.random() < 0.3:
+        colour = colour + (colour.mean(0, keepdims=True) - colour) * np.float32(rng.uniform(0, 1))
+    colour = np.minimum(colour * np.float32(np.exp(rng.normal(0, 0.25))), alpha)
+    return np.concatenate([colour, alpha]).astype(np.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--autoencoder", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--batch", type=int, default=16, help="pictures per process")
+    parser.add_argument("--copies", type=int, default=2, help="noises per picture")
+    args = parser.parse_args()
+    rank = join()
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    args.out.mkdir(parents=True, exist_ok=True)
+    autoencoder = Autoencoder().eval().requires_grad_(False)
+    autoencoder.load_state_dict(torch.load(args.autoencoder, weights_only=True)["average"])
+    model = Flow().train()
+    leg = Leg(model, args.out / "flow.pt", args.minutes, HIDDEN, 0.02, 1.5e-3)
+    torch.manual_seed(leg.steps * 2 + rank)
+    pictures = Pictures(args.shards, rank, leg.world)
+    rng = np.random.default_rng([leg.steps, rank])
+    report = every(25)
+    began = time.monotonic()
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{count:.2f} M parameters, {sum(len(s['image']) for s in pictures.shards)} records", flush=True)
+    while leg.running():
+        surface, image, aux = pictures.batch(rng, args.batch)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            z = autoencoder.encode(surface)[0]
+            z = (z - autoencoder.latent_mean) / autoencoder.latent_std
+        total, values = loss(model, image, aux, z, args.copies)
+        leg.step(total)
+        if (means := report(values)) is not None and rank == 0:
+            rate = (time.monotonic() - began) / 25
+            began = time.monotonic()
+            text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            print(f"{leg.steps} {leg.share:.3f} {rate:.2f} s/step {text}", flush=True)
+    leg.save()
+    print(f"ended at step {leg.steps}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
