@@ -38,7 +38,7 @@ class Item:
     group : whose items may share its batch: those of its kind, or nobody
     order : (when its request was asked, number of arrival)
     arrived : when it was offered
-    charged : the estimate its client paid when it was taken
+    charged, share : see `fair.Queued`
     """
 
     task: Task
@@ -50,6 +50,7 @@ class Item:
     order: tuple[float, int] = (0.0, 0)
     arrived: float = 0.0
     charged: float = 0.0
+    share: float = 0.0
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
@@ -176,12 +177,11 @@ class Scheduler(Generic[I]):
                 return Turn(again=until, dropped=tuple(dropped))
             batch = []
             for item in self._queue.take(min(limit, math.ceil(ready / max(1, idle)))):
-                item.charged = self.cost(item)
                 refusal = self._refusal(item, now)
                 if refusal is None:
                     batch.append(item)
                 else:
-                    self.correct(item, 0.0)
+                    self._queue.correct(item, 0.0)
                     dropped.append((item, refusal))
             return Turn(tuple(batch), dropped=tuple(dropped))
         return Turn(dropped=tuple(dropped))
@@ -210,11 +210,7 @@ class Scheduler(Generic[I]):
     def ran(self, item: I, seconds: float) -> None:
         """Learn what `item` cost, and charge its client that instead of the estimate."""
         self.costs.learn(item.task.stage.fingerprint, item.kind, seconds)
-        self.correct(item, seconds)
-
-    def correct(self, item: I, seconds: float) -> None:
-        """Charge the client of `item`, which was taken, `seconds` instead of the estimate."""
-        self._queue.correct(item.client, item.priority, seconds - item.charged)
+        self._queue.correct(item, seconds)
 
     def limit(self, item: Item) -> int:
         """The largest batch for `item` now."""

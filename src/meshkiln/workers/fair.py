@@ -1,10 +1,14 @@
-"""A queue that is fair between clients: start-time fair queueing on estimated cost.
+"""A queue that is fair between clients: weighted fair queueing on estimated cost.
 
-After Goyal, Vin, Cheng: "Start-time Fair Queueing" (SIGCOMM 1996). Each flow (a client's items of one priority) has a
-start tag; the flow with the smallest is served next and its tag grows by cost / weight. A flow that comes back starts
-at the present virtual time: nobody saves up turns, and nobody waits for more than a share of those who came before.
+After Demers, Keshav, Shenker: "Analysis and Simulation of a Fair Queueing Algorithm" (SIGCOMM 1989), and Parekh,
+Gallager (1993). Each flow (a client's items of one priority) has a start tag; the finish tag of its first item is that
+plus cost / weight, and the smallest finish tag is served next. Virtual time is how far an ideal server that divided
+itself between the flows would be: every served second moves it by 1 / (sum of the weights of all who wait). A flow that
+was away starts at the present virtual time: nobody saves up turns, and nobody waits for more than a share of those who
+came before. (Self-clocked and start-time fair queueing, which are simpler, fail where every client has one request:
+the former puts an urgent newcomer behind all of them, the latter lets urgent newcomers starve the rest.)
 
-Differences from the paper: an item's tag is given when it becomes the first of its flow (so an item that is cancelled
+Differences from the papers: an item's tags are given when it becomes the first of its flow (so one that is cancelled
 leaves no hole); the estimate is put right by what the item really cost; items of one flow are in the order in which
 their *requests* were asked, so that a generation that has begun is finished before the client's next one is begun.
 """
@@ -19,8 +23,8 @@ from typing import Generic, Protocol, TypeVar
 
 PRIORITY_WEIGHT = 4.0
 """One step of priority is worth four shares. Priorities are shares, not ranks: the lowest never starves."""
-PRIORITY_BOUND = 5
-"""Priorities beyond ± this count as this: 4⁵ is about a thousand shares."""
+PRIORITY_BOUND = 3
+"""Priorities beyond ± this count as this: 64 shares, or a 64th."""
 
 
 class Queued(Protocol):
@@ -28,12 +32,15 @@ class Queued(Protocol):
 
     group : items of one group may be taken together
     order : its place within its flow; smaller is sooner, unique
+    charged, share : written when it is taken: what its flow paid, and how far that moved virtual time, per second
     """
 
     client: str
     priority: int
     group: Hashable
     order: tuple[float, int]
+    charged: float
+    share: float
 
 
 Q = TypeVar("Q", bound=Queued)
@@ -113,15 +120,9 @@ class FairQueue(Generic[Q]):
             self._rest()
 
     def head(self) -> Q | None:
-        """Whose turn it is, or None when nobody waits. Among equal tags the higher priority, then the older."""
-        best = None
-        for (_, priority), flow in self._flows.items():
-            if flow.groups:
-                item = flow.head()
-                rank = (flow.start, -priority, item.order)
-                if best is None or rank < best[0]:
-                    best = (rank, item)
-        return None if best is None else best[1]
+        """Whose turn it is, or None when nobody waits. Of equal tags the older."""
+        heads = [(self._finish(flow, item := flow.head()), item.order, item) for flow in self._busy()]
+        return min(heads)[2] if heads else None
 
     def take(self, count: int) -> list[Q]:
         """The head and up to `count` - 1 others of its group, in the order in which their turns would come.
@@ -131,20 +132,19 @@ class FairQueue(Generic[Q]):
         first = self.head()
         if first is None:
             return []
-        self._now = max(self._now, self._flows[_flow_name(first)].start)
+        share = 1.0 / sum(flow.weight for flow in self._busy())
         taken = [first]
-        self._charge(first)
+        self._charge(first, share)
         while len(taken) < count:
-            flows = [
-                (flow.start, -name[1], flow.groups[first.group][0].order, flow)
-                for name, flow in self._flows.items()
+            mates = [
+                (self._finish(flow, mate := flow.groups[first.group][0]), mate.order, mate)
+                for flow in self._busy()
                 if first.group in flow.groups
             ]
-            if not flows:
+            if not mates:
                 break
-            item = min(flows, key=lambda flow: flow[:3])[3].groups[first.group][0]
-            self._charge(item)
-            taken.append(item)
+            taken.append(min(mates)[2])
+            self._charge(taken[-1], share)
         if not self._length:
             self._rest()
         else:
@@ -153,33 +153,44 @@ class FairQueue(Generic[Q]):
                 del self._flows[name]
         return taken
 
-    def correct(self, client: str, priority: int, seconds: float) -> None:
-        """Charge a flow `seconds` more (or less) than was estimated when its item was taken."""
-        flow = self._flows.get((client, _bounded(priority)))
+    def correct(self, item: Q, seconds: float) -> None:
+        """Charge the flow of `item`, which was taken, `seconds` instead of what was estimated."""
+        surplus = seconds - item.charged
+        flow = self._flows.get(_flow_name(item))
         if flow is not None:
-            flow.start = max(self._now, flow.start + seconds / flow.weight)
+            flow.start += surplus / flow.weight
+            self._now += surplus * item.share
 
     def ahead(self, item: Q) -> tuple[int, float]:
         """(items, estimated seconds) that are served before `item`, if nothing else comes."""
         flow = self._flows[_flow_name(item)]
         own = [other for items in flow.groups.values() for other in items if other.order < item.order]
         seconds = sum(map(self._cost, own))
-        count, start = len(own), flow.start + seconds / flow.weight
-        for other in self._flows.values():
-            if other is flow or not other.groups:
+        count, turn = len(own), flow.start + (seconds + self._cost(item)) / flow.weight
+        for other in self._busy():
+            if other is flow:
                 continue
             tag = other.start
             for queued in sorted((q for items in other.groups.values() for q in items), key=_order):
-                if tag >= start:
-                    break
                 cost = self._cost(queued)
-                count, seconds, tag = count + 1, seconds + cost, tag + cost / other.weight
+                tag += cost / other.weight
+                if (tag, queued.order) > (turn, item.order):
+                    break
+                count, seconds = count + 1, seconds + cost
         return count, seconds
 
-    def _charge(self, item: Q) -> None:
+    def _busy(self) -> Iterator[_Flow[Q]]:
+        return (flow for flow in self._flows.values() if flow.groups)
+
+    def _finish(self, flow: _Flow[Q], item: Q) -> float:
+        return flow.start + self._cost(item) / flow.weight
+
+    def _charge(self, item: Q, share: float) -> None:
         flow = self._flows[_flow_name(item)]
         self._out(flow, item)
-        flow.start += self._cost(item) / flow.weight
+        item.charged, item.share = self._cost(item), share
+        flow.start += item.charged / flow.weight
+        self._now += item.charged * share
 
     def _out(self, flow: _Flow[Q], item: Q) -> None:
         items = flow.groups.get(item.group, [])
