@@ -25,7 +25,7 @@ VIEWS: dict[str, tuple[float, float]] = {
     "other-side": (270.0, 0.0),
     "top": (0.0, 90.0),
 }
-"""Where the camera stands: degrees around the up axis from the front, to the viewer's right, and degrees of elevation."""
+"""Where the camera stands: degrees around the up axis, from the front to the viewer's right, and of elevation."""
 
 Z_UP = ("stl", "3mf")
 """Formats for printing, whose up axis is Z and whose front looks along −Y."""
@@ -155,7 +155,7 @@ def _parts(scene: trimesh.Scene, z_up: bool) -> list[_Part]:
         if not np.isfinite(corners).all():
             raise BadInput("the mesh has vertices that are not finite numbers")
         if z_up:
-            corners = corners[..., [0, 2, 1]] * np.float32([1, 1, -1])
+            corners = corners[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32)
         paint, texture = _paint(mesh)
         parts.append(_Part(corners, _normals(corners), paint, texture))
     return parts
@@ -182,7 +182,7 @@ def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
 
 def _paint(mesh: trimesh.Trimesh) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """What colours the corners: (uv, texture), or (linear colour, None)."""
-    visual = mesh.visual
+    visual: Any = mesh.visual
     count = len(mesh.faces)
     if visual.kind == "texture" and visual.uv is not None:
         material = visual.material
@@ -200,9 +200,10 @@ def _paint(mesh: trimesh.Trimesh) -> tuple[NDArray[np.float32], NDArray[np.float
     return np.broadcast_to(_linear(np.array(CLAY, np.float32)), (count, 3, 3)), None
 
 
-def _linear(srgb: NDArray[np.float32]) -> NDArray[np.float32]:
+def _linear(srgb: NDArray[Any]) -> NDArray[np.float32]:
     # The 2.2 power is within a screen's tolerance of sRGB's curve.
-    return np.power(srgb, 2.2, dtype=np.float32)
+    linear: NDArray[np.float32] = np.power(srgb.astype(np.float32), np.float32(2.2))
+    return linear
 
 
 class _Camera(NamedTuple):
@@ -296,7 +297,7 @@ def _blend(
     return blend
 
 
-def _span(values: NDArray[np.float64], reach: float, size: int) -> tuple[int, int]:
+def _span(values: NDArray[Any], reach: float, size: int) -> tuple[int, int]:
     low = int(np.floor((values.min() / reach + 1) / 2 * size))
     high = int(np.ceil((values.max() / reach + 1) / 2 * size))
     return max(low, 0), min(max(high, low + 1), size)
@@ -313,7 +314,8 @@ def _texels(texture: NDArray[np.float32], uv: NDArray[np.float32]) -> NDArray[np
     rows = np.clip(top, 0, height - 1), np.clip(top + 1, 0, height - 1)
     upper = texture[rows[0], columns[0]] * (1 - fx) + texture[rows[0], columns[1]] * fx
     lower = texture[rows[1], columns[0]] * (1 - fx) + texture[rows[1], columns[1]] * fx
-    return (upper * (1 - fy) + lower * fy).astype(np.float32)
+    texels: NDArray[np.float32] = (upper * (1 - fy) + lower * fy).astype(np.float32)
+    return texels
 
 
 def _lit(normal: NDArray[np.float32], camera: _Camera) -> NDArray[np.float32]:
@@ -321,5 +323,7 @@ def _lit(normal: NDArray[np.float32], camera: _Camera) -> NDArray[np.float32]:
     key = _unit(-0.5 * camera.right + 0.75 * camera.up + 0.9 * camera.back)
     fill = _unit(0.9 * camera.right + 0.1 * camera.up + 0.7 * camera.back)
     lights = normal @ np.stack([key, fill, camera.up], axis=1)
-    lit: NDArray[np.float32] = np.clip(lights[:, :2], 0, 1) @ np.float32([0.68, 0.2]) + 0.08 * lights[:, 2] + 0.26
+    lit: NDArray[np.float32] = (
+        np.clip(lights[:, :2], 0, 1) @ np.array([0.68, 0.2], np.float32) + 0.08 * lights[:, 2] + 0.26
+    )
     return lit

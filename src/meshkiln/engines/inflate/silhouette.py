@@ -68,7 +68,7 @@ def sample(alpha: NDArray[np.uint8], grid: int = GRID) -> Silhouette:
     )
     nodes[[0, -1], :] = nodes[:, [0, -1]] = -1.0
     to_picture = (x + 0.5 + left - pad, y + 0.5 + top - pad, step)
-    return Silhouette(_without_specks(nodes), to_picture)
+    return Silhouette(_without_specks(nodes.astype(np.float32, copy=False)), to_picture)
 
 
 def _lines(solid: NDArray[np.uint8], smooth: NDArray[np.uint8], step: float) -> NDArray[np.float32]:
@@ -80,7 +80,7 @@ def _lines(solid: NDArray[np.uint8], smooth: NDArray[np.uint8], step: float) -> 
     reach = max(int(np.ceil(step)), 1) | 1
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach + 2, reach + 2))
     thick = cv2.morphologyEx(smooth, cv2.MORPH_OPEN, brush)
-    lost = solid & ~thick & 1
+    lost = (solid & (thick == 0)).astype(np.uint8)
     if not lost.any():
         return nothing
     away = cv2.distanceTransform(1 - thick, cv2.DIST_L2, 3) if thick.any() else np.full(solid.shape, np.inf)
@@ -92,7 +92,8 @@ def _lines(solid: NDArray[np.uint8], smooth: NDArray[np.uint8], step: float) -> 
     ridge = line & (inward > cv2.dilate(inward, np.ones((3, 3), np.uint8)) - 0.3)
     width = 0.6 * max(step, 1.0)
     drawn = cv2.GaussianBlur(ridge.astype(np.float32), (0, 0), width) * (2 * width * np.sqrt(2 * np.pi)) - 1
-    return np.minimum(drawn, 0.5).astype(np.float32)
+    level: NDArray[np.float32] = np.minimum(drawn, 0.5).astype(np.float32)
+    return level
 
 
 def _without_specks(level: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -40,38 +40,38 @@ def export(batch: Sequence[Work]) -> list[Value]:
 def glb(mesh: Mesh, pixels: NDArray[np.uint8], size: float) -> bytes:
     """Binary glTF 2.0, Y up, in the mesh's own units: positions, normals, the picture as base colour."""
     import trimesh
-    from trimesh.exchange.gltf import export_glb
+    from trimesh.exchange import gltf
+    from trimesh.visual import material
 
     texture, spots = paint(mesh["vertices"], mesh["uv_project"], pixels)
     encoded = _jpeg(texture)
     # trimesh would encode the texture itself, at a lower quality: it gets a stand-in, which is then replaced.
     stand_in = Image.new("RGB", (1, 1))
     stand_in.format = "JPEG"
-    material = trimesh.visual.material.PBRMaterial(
-        name="picture", baseColorTexture=stand_in, metallicFactor=0.0, roughnessFactor=ROUGHNESS
-    )
-    body = _trimesh(mesh, _visual(spots, material))
+    make: Any = material.PBRMaterial
+    skin = make(name="picture", baseColorTexture=stand_in, metallicFactor=0.0, roughnessFactor=ROUGHNESS)
+    scene = trimesh.Scene()
+    scene.add_geometry(_trimesh(mesh, _visual(spots, skin)), node_name="mesh", geom_name="mesh")
 
     def put_texture(items: dict[Any, bytes], tree: dict[str, Any]) -> None:
         view = tree["images"][0]["bufferView"]
         items[list(items)[view]] = encoded + b"\0" * (-len(encoded) % 4)
         tree["asset"]["generator"] = "meshkiln"
 
-    scene = trimesh.Scene({"mesh": body})
-    return bytes(export_glb(scene, include_normals=True, buffer_postprocessor=put_texture))
+    write: Any = gltf.export_glb
+    return bytes(write(scene, include_normals=True, buffer_postprocessor=put_texture))
 
 
 def obj(mesh: Mesh, pixels: NDArray[np.uint8], size: float) -> bytes:
     """A zip of mesh.obj, mesh.mtl and mesh.jpg, Y up, in the mesh's own units."""
-    import trimesh
-    from trimesh.exchange.obj import export_obj
+    from trimesh.exchange import obj as wavefront
+    from trimesh.visual import material
 
     texture, spots = paint(mesh["vertices"], mesh["uv_project"], pixels)
-    material = trimesh.visual.material.SimpleMaterial(name="picture")
-    body = _trimesh(mesh, _visual(spots, material))
-    text, _ = export_obj(
-        body, include_normals=True, return_texture=True, digits=6, mtl_name="mesh.mtl", header="meshkiln"
-    )
+    make: Any = material.SimpleMaterial
+    body = _trimesh(mesh, _visual(spots, make(name="picture")))
+    write: Any = wavefront.export_obj
+    text, _ = write(body, include_normals=True, return_texture=True, digits=6, mtl_name="mesh.mtl", header="meshkiln")
     library = "newmtl picture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd mesh.jpg\n"
     return _zip({"mesh.obj": text.encode(), "mesh.mtl": library.encode(), "mesh.jpg": _jpeg(texture)})
 
@@ -155,10 +155,11 @@ def _trimesh(mesh: Mesh, visual: Any = None) -> trimesh.Trimesh:
 
 
 def _visual(spots: NDArray[np.float64], material: Any) -> Any:
-    from trimesh.visual import TextureVisuals
+    from trimesh import visual
 
+    make: Any = visual.TextureVisuals
     # trimesh counts v from below.
-    return TextureVisuals(uv=np.stack([spots[:, 0], 1 - spots[:, 1]], axis=1), material=material)
+    return make(uv=np.stack([spots[:, 0], 1 - spots[:, 1]], axis=1), material=material)
 
 
 def _jpeg(texture: NDArray[np.uint8]) -> bytes:

@@ -15,6 +15,8 @@ from meshkiln.errors import StageFailed
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
 
+AGGRESSIVENESS = 3
+
 Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 NUDGE = 1e-4
@@ -22,7 +24,7 @@ NUDGE = 1e-4
 
 
 def finish(batch: Sequence[Work]) -> list[Value]:
-    """The stage: `{"vertices", "faces", …}` in, the same out as a solid. Parameter `faces`; other arrays pass through."""
+    """The stage: `{"vertices", "faces", …}` in, a solid out, other arrays as they are. Parameter `faces`."""
     values: list[Value] = []
     for work in batch:
         mesh: dict[str, NDArray[Any]] = work.inputs[0]
@@ -99,8 +101,9 @@ def _simplified(mesh: Mesh, target: int) -> Mesh:
     """Quadric edge collapse (M. Garland, P. Heckbert, "Surface Simplification Using Quadric Error Metrics", 1997)."""
     import fast_simplification
 
-    # Below a tetrahedron for every part nothing closed is left.
-    points, faces = fast_simplification.simplify(*mesh, target_count=max(target, 4))
+    # A milder aggressiveness than the default 7 takes a quarter longer and spreads the triangles evenly: with 7 the
+    # side whose faces come first gets half as many, and they are slivers.
+    points, faces = fast_simplification.simplify(*mesh, target_count=max(target, 4), agg=AGGRESSIVENESS)
     simple = _welded(points, faces)
     return simple if len(simple[1]) else mesh
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ def remesh(
     TVCG 9, 2003. Returns vertices and faces in the frame of the input.
     """
     from scipy import ndimage
-    from skimage.measure import marching_cubes
+    from skimage import measure
 
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     voxel = float((high - low).max()) / resolution or 1.0
@@ -37,6 +39,7 @@ def remesh(
     inner = regions > 0
     inner &= solid
     level = 0.6 if inner.any() else 0.4
+    marching_cubes: Any = measure.marching_cubes
     points, triangles, _, _ = marching_cubes(soft, level, gradient_direction="ascent")
     return (points * voxel + origin).astype(np.float32), triangles.astype(np.int32)
 

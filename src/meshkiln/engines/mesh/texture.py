@@ -55,7 +55,7 @@ def filled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     sure = (alpha >= SURE * alpha.max()).astype(np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     inner = cv2.erode(sure, cross, borderType=cv2.BORDER_REPLICATE)
-    known = inner | (sure & ~cv2.dilate(inner, np.ones((5, 5), np.uint8)) & 1)
+    known = inner | (sure & (cv2.dilate(inner, np.ones((5, 5), np.uint8)) == 0))
     if known.all():
         return colour
     _, label = cv2.distanceTransformWithLabels(1 - known, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
@@ -81,4 +81,4 @@ def colours(texture: NDArray[np.uint8], spots: NDArray[np.float64]) -> NDArray[n
         )
         for i in range(0, len(x), 32_000)
     ]
-    return np.concatenate(picked).reshape(-1, 3)
+    return np.concatenate(picked).reshape(-1, 3).astype(np.uint8, copy=False)
