@@ -1,0 +1,57 @@
+"""Stage `decode`: a latent set's occupancy field becomes a closed mesh, densely or sparsely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from meshkiln.engines.base import Work
+from meshkiln.engines.vecset import dense, runtime, sparse
+from meshkiln.engines.vecset.floaters import without_floaters
+from meshkiln.engines.vecset.grid import F32, Field
+
+if TYPE_CHECKING:
+    from meshkiln.engines.base import Value
+
+CALL = 16_384
+"""Queries given to the graph at once; its attention maps then stay in the cache (benchmarks/decode.py)."""
+
+
+def warm() -> None:
+    """Load the graphs."""
+    runtime.session("latents.onnx")
+    runtime.session("query.onnx")
+
+
+def decode(batch: Sequence[Work]) -> list[Value]:
+    """The stage: for each `{"latents", "uv_project"}`, a mesh `{"vertices", "faces", "uv_project"}` in the frame.
+
+    Parameters `octree_resolution`, `decoder`.
+    """
+    features = runtime.run("latents.onnx", z=np.stack([work.inputs[0]["latents"] for work in batch]))
+    values: list[Value] = []
+    for work, its in zip(batch, features, strict=True):
+        resolution = int(work.parameters["octree_resolution"])
+        if work.parameters["decoder"] == "dense":
+            mesh = dense.decode(field(its), resolution)
+        else:
+            mesh = sparse.decode([field(its)], resolution)[0]
+        mesh = without_floaters(mesh)
+        values.append({"vertices": mesh.vertices, "faces": mesh.faces, "uv_project": work.inputs[0]["uv_project"]})
+    return values
+
+
+def field(features: F32) -> Field:
+    """The field of one latent set, given what depends on the latents only: features (L, W)."""
+    one = features[None]
+
+    def logits(points: F32) -> F32:
+        parts = [
+            runtime.run("query.onnx", features=one, points=points[None, start : start + CALL])[0]
+            for start in range(0, len(points), CALL)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    return logits

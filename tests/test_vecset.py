@@ -1,0 +1,174 @@
+"""The engine vecset: its description, its sampler, and, where the weights are, a picture becoming a mesh."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trimesh
+
+from meshkiln.engines.base import Work
+from meshkiln.engines.vecset import ENGINE, crop
+from meshkiln.engines.vecset.encode import uv_project
+from meshkiln.engines.vecset.floaters import without_floaters
+from meshkiln.engines.vecset.grid import F32, Mesh
+from meshkiln.engines.vecset.manifest import manifest
+from meshkiln.engines.vecset.sample import euler, noise
+from meshkiln.errors import BadParameter
+
+TOKENS, NULL = np.ones((2, 3, 4), np.float32), np.zeros((3, 4), np.float32)
+needs_weights = pytest.mark.skipif(not manifest().files, reason="the weights have not been made: make train")
+
+
+def test_the_description_loads_no_runtime() -> None:
+    heavy = "numpy", "onnxruntime", "scipy", "cv2", "trimesh", "skimage"
+    code = f"import sys, meshkiln.engines.vecset; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_reference_recipe_is_the_fields() -> None:
+    recipe = ENGINE.canonical(ENGINE.recipes["reference"])
+    assert (recipe["steps"], recipe["octree_resolution"], recipe["decoder"]) == (50, 256, "dense")
+    assert recipe["guidance_scale"] != 1
+    with pytest.raises(BadParameter, match="octree_resolution"):
+        ENGINE.canonical({"octree_resolution": 8})
+
+
+def test_noise_is_a_function_of_the_seed_alone() -> None:
+    golden = [0.11655651777982712, -0.6835324168205261, 0.09819597750902176, -0.2928107678890228]
+    np.testing.assert_allclose(noise(0, (4,)), golden, rtol=1e-6)
+    many = noise(7, (400, 50))
+    assert many.mean() == pytest.approx(0, abs=0.03)
+    assert many.std() == pytest.approx(1, abs=0.02)
+    assert np.abs(many).max() < 6
+    assert np.array_equal(noise(7, (400, 50)), many)
+    assert abs(np.corrcoef(many.ravel(), noise(8, (400, 50)).ravel())[0, 1]) < 0.03
+
+
+class Counted:
+    """A velocity field with a known solution: x' = c·a − x, where a is the mean token."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+        self.times: list[float] = []
+
+    def __call__(self, x: F32, t: F32, tokens: F32) -> F32:
+        self.evaluations += len(x)
+        self.times.append(float(t[0]))
+        return tokens.mean(axis=(1, 2))[:, None, None] - x
+
+
+def test_euler_converges_to_the_flow() -> None:
+    x = np.full((1, 2, 2), 3.0, np.float32)
+    exact = 1 + 2 * np.exp(-1)
+    errors = [
+        abs(float(euler(Counted(), x, TOKENS[:1], NULL, np.ones(1, np.float32), steps)[0, 0, 0]) - exact)
+        for steps in (10, 20, 40)
+    ]
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.15)
+
+
+def test_guidance_goes_beyond_the_condition_and_1_costs_one_evaluation() -> None:
+    x = np.zeros((1, 1, 1), np.float32)
+    for scale, evaluations in ((1.0, 4), (3.0, 8), (0.0, 8)):
+        velocity = Counted()
+        end = euler(velocity, x, TOKENS[:1], NULL, np.array([scale], np.float32), 4)
+        assert velocity.evaluations == evaluations
+        assert velocity.times == [0, 0.25, 0.5, 0.75]
+        assert end[0, 0, 0] == pytest.approx(scale * (1 - 0.75**4), abs=1e-6)
+
+
+def test_batch_mates_do_not_touch_each_other() -> None:
+    tokens = np.stack([np.full((3, 4), 1.0), np.full((3, 4), 5.0)]).astype(np.float32)
+    start = np.stack([noise(1, (2, 2)), noise(2, (2, 2))])
+    guidance = np.array([1.0, 2.5], np.float32)
+    together = euler(Counted(), start, tokens, NULL, guidance, 7)
+    for i in range(2):
+        alone = euler(Counted(), start[i : i + 1], tokens[i : i + 1], NULL, guidance[i : i + 1], 7)
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-6)
+
+
+def test_floaters_go_and_cavities_stay() -> None:
+    ball, crumb, second = (trimesh.creation.icosphere(2, r) for r in (1.0, 0.1, 0.5))
+    crumb.apply_translation((2, 0, 0))
+    second.apply_translation((0, 3, 0))
+    cavity = trimesh.creation.icosphere(2, 0.4)
+    cavity.invert()
+    scene = trimesh.util.concatenate([crumb, ball, second, cavity])
+    mesh = without_floaters(Mesh(scene.vertices.astype(np.float32), scene.faces.astype(np.int32)))
+    kept = trimesh.Trimesh(*mesh, process=False)
+    assert kept.is_watertight
+    assert kept.bounds[1] == pytest.approx([1, 3.5, 1], abs=0.01)
+    assert kept.volume == pytest.approx(ball.volume + second.volume + cavity.volume, rel=1e-5)
+    assert len(without_floaters(Mesh.empty()).faces) == 0
+
+
+def test_a_vertex_finds_its_pixel() -> None:
+    pixels = np.zeros((60, 100, 4), np.uint8)
+    pixels[10:50, 20:60] = 255
+    project = uv_project(pixels)
+    side = 40 / crop.FILL
+    for (x, y), (column, row) in {
+        (0, 0): (40, 30),
+        (0.8, 0.8): (60, 10),
+        (-1, -1): (40 - side / 2, 30 + side / 2),
+    }.items():
+        u, v, s = project @ (x, y, 0.3, 1)
+        assert (u / s * 100, v / s * 60) == pytest.approx((column, row))
+
+
+def disc(size: int = 96) -> np.ndarray:
+    """A shaded ball's picture."""
+    y, x = np.mgrid[:size, :size] / (size / 2) - 1
+    z = np.sqrt(np.maximum(0.64 - x**2 - y**2, 0))
+    light = np.clip(0.3 + 0.7 * (0.4 * x - 0.5 * y + 0.77 * z) / 0.8, 0, 1)
+    rgb = (light[..., None] * [200, 120, 90]).astype(np.uint8)
+    return np.dstack([rgb, np.where(z > 0, 255, 0).astype(np.uint8)])
+
+
+def chain(pixels: list[np.ndarray], **parameters: object) -> list[dict[str, np.ndarray]]:
+    values: list = [{"pixels": p} for p in pixels]
+    given = ENGINE.canonical(parameters)
+    for stage in ENGINE.stages[2:5]:
+        values = stage.load()([Work((value,), given) for value in values])
+    return values
+
+
+@needs_weights
+def test_a_ball_becomes_a_closed_mesh_about_as_wide_as_the_picture_says() -> None:
+    (mesh,) = chain([disc()], steps=4, octree_resolution=64)
+    solid = trimesh.Trimesh(mesh["vertices"], mesh["faces"], process=False)
+    assert solid.is_watertight
+    assert solid.volume > 0
+    assert solid.extents[:2] == pytest.approx([1.6, 1.6], abs=0.3)
+
+
+@needs_weights
+def test_same_request_same_bytes_and_another_seed_another_mesh() -> None:
+    first, again, other = (chain([disc()], steps=2, octree_resolution=48, seed=s)[0] for s in (3, 3, 4))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert first["vertices"].shape != other["vertices"].shape or not np.allclose(first["vertices"], other["vertices"])
+
+
+@needs_weights
+def test_a_batch_agrees_with_each_alone_to_a_tenth_of_a_voxel() -> None:
+    from scipy.spatial import cKDTree
+
+    pictures = [disc(), disc()[:, :60], np.flipud(disc(70))]
+    together = chain(pictures, steps=4, octree_resolution=64)
+    for mesh, picture in zip(together, pictures, strict=True):
+        (alone,) = chain([picture], steps=4, octree_resolution=64)
+        distance, _ = cKDTree(alone["vertices"]).query(mesh["vertices"])
+        assert (distance < 0.1 * 2 / 64).mean() >= 0.999
+
+
+@needs_weights
+def test_both_decoders_give_one_surface() -> None:
+    from scipy.spatial import cKDTree
+
+    whole, found = (chain([disc()], steps=4, octree_resolution=64, decoder=name)[0] for name in ("dense", "sparse"))
+    for a, b in ((whole, found), (found, whole)):
+        assert (cKDTree(b["vertices"]).query(a["vertices"])[0] < 0.1 * 2 / 64).mean() >= 0.999
