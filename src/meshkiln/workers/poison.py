@@ -21,9 +21,11 @@ class Poison:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._names = OrderedDict.fromkeys(names)
 
-    def __contains__(self, task: Task) -> bool:
-        # Hashing a large picture takes a millisecond, which an empty list saves everybody.
-        return bool(self._names) and name_of(task) in self._names
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     def names(self) -> tuple[str, ...]:
         """All names, oldest first."""

@@ -22,7 +22,7 @@ from meshkiln.engines.base import Scalar, Stage
 from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, QueueFull, StageFailed
 from meshkiln.workers.batching import Scheduler, group_of
 from meshkiln.workers.keeper import Job, Keeper, Limits, Loss
-from meshkiln.workers.poison import Poison
+from meshkiln.workers.poison import Poison, name_of
 from meshkiln.workers.stats import PoolStats, WorkerStats
 from meshkiln.workers.task import Ran, Task
 from meshkiln.workers.worker import Setup
@@ -128,9 +128,11 @@ class Pool:
     def submit(self, task: Task) -> Future[Ran]:
         """`run` without waiting: a refusal too is in the future."""
         job = Job(task)
+        # Hashing a large picture takes a millisecond: not under the lock, and not while nothing is poisoned.
+        name = name_of(task) if len(self._poison) else ""
         with self._changed:
             try:
-                self._check(task)
+                self._check(task, name)
                 self._scheduler.offer(job, time.monotonic())
                 self._changed.notify()
             except MeshkilnError as error:
@@ -179,7 +181,7 @@ class Pool:
                 tasks=dict(self._counts.tasks),
                 retried=self._counts.retried,
                 halved=self._counts.halved,
-                poisoned=len(self._poison.names()),
+                poisoned=len(self._poison),
             )
 
     def close(self, timeout: float = 10.0) -> None:
@@ -282,12 +284,12 @@ class Pool:
 
     # Under the lock.
 
-    def _check(self, task: Task) -> None:
+    def _check(self, task: Task, name: str) -> None:
         if self._closed:
             raise _closing()
         if self._failed_starts >= FAILED_STARTS:
             raise StageFailed("no worker can be started; the log says why")
-        if task in self._poison:
+        if name in self._poison:
             raise PoisonedTask(f"stage {task.stage.name} is not run on this input again: it has killed workers before")
 
     def _put_down(self, keeper: Keeper) -> None:
