@@ -46,6 +46,8 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():  # opset 18 has no RMS normalisation
+            return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * self.weight
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), 1e-5)
 
 
