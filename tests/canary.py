@@ -11,16 +11,19 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from meshkiln.engines.base import Stage, Value
+from meshkiln.engines.base import Stage
 from meshkiln.engines.codec import pack
 from meshkiln.keys import digest
+
+if TYPE_CHECKING:
+    from meshkiln.engines.base import Value
 
 FOLDER = Path(__file__).parent / "canaries"
 
