@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
 from typing import Any
 
 from meshkiln.errors import StoreError
@@ -14,6 +12,9 @@ from meshkiln.keys import Key
 from meshkiln.store.base import Artifact, Statistics, Store
 from meshkiln.store.clock import Coarse, Exact
 from meshkiln.store.policies import Entry, GreedyDual, Policy
+
+SWEEP = 1.0
+"""Seconds at least between two searches for what is past its time, which look at every entry."""
 
 
 class Memory(Store):
@@ -58,11 +59,14 @@ class Memory(Store):
         self._max_bytes = _bound("max_bytes", max_bytes)
         self._max_entries = _bound("max_entries", max_entries)
         self._ttl = ttl
+        if ttl is not None:
+            self._clock.start()
+        self._next_expiry = math.inf
+        self._swept = -math.inf
         self._bytes = 0
-        self._expiring: list[tuple[float, int, Entry]] = []
         self._puts = 0
         self._refused = 0
-        self._evictions: Counter[str] = Counter()
+        self._evictions = dict.fromkeys(("size", "entries", "expired", "resized"), 0)
         # Of entries that are no longer here:
         self._past_hits = 0
         self._past_seconds = 0.0
@@ -98,30 +102,30 @@ class Memory(Store):
 
         With `replace`, what was there is gone in any case: it was asked to go. The other parameters are the contract's.
         """
-        ttl = self._ttl if ttl is None else ttl
-        expires = math.inf
         if ttl is not None:
             self._clock.start()
-            expires = self._clock.read() + ttl
-        entry = Entry(key, artifact, artifact.cost if miss_cost is None else miss_cost, expires)
+        else:
+            ttl = self._ttl
+        entry = Entry(key, artifact, artifact.cost if miss_cost is None else miss_cost)
         with self._lock:
-            self._drop_expired()
-            there = self._entries.get(key)
-            if there is not None:
-                if not replace:
-                    return True
-                self._policy.remove(there)
-                self._take_out(there)
-            if entry.size > self._max_bytes or self._max_entries == 0:
+            now = self._clock.now
+            if now >= self._next_expiry and now >= self._swept + SWEEP:
+                self._drop_expired()
+            if ttl is not None:
+                entry.expires = now + ttl
+                if entry.expires < self._next_expiry:
+                    self._next_expiry = entry.expires
+            if key in self._entries and not self._make_way(key, now, replace):
+                return True
+            if entry.size > self._max_bytes or not self._max_entries:
                 self._refused += 1
                 return False
             self._entries[key] = entry
             self._bytes += entry.size
             self._puts += 1
             self._policy.add(entry)
-            if expires != math.inf:
-                self._watch(entry)
-            self._make_room()
+            while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
+                self._evict("size" if self._bytes > self._max_bytes else "entries")
             return entry.artifact is not None
 
     def resize(self, max_bytes: int | None = None, max_entries: int | None = None) -> None:
@@ -130,7 +134,8 @@ class Memory(Store):
             self._max_bytes = self._max_bytes if max_bytes is None else _bound("max_bytes", max_bytes)
             self._max_entries = self._max_entries if max_entries is None else _bound("max_entries", max_entries)
             self._drop_expired()
-            self._make_room(resized=True)
+            while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
+                self._evict("resized")
 
     def stats(self) -> Statistics:
         with self._lock:
@@ -144,7 +149,7 @@ class Memory(Store):
                 puts=self._puts,
                 refused=self._refused,
                 seconds_saved=self._past_seconds + sum(hits * cost for hits, cost in counts),
-                evictions=dict(self._evictions),
+                evictions={reason: count for reason, count in self._evictions.items() if count},
             )
 
     def close(self) -> None:
@@ -154,16 +159,13 @@ class Memory(Store):
         """Forget everything but the statistics."""
         with self._lock:
             for entry in list(self._entries.values()):
-                self._policy.remove(entry)
-                self._take_out(entry)
-            self._expiring.clear()
+                self._remove(entry)
+            self._next_expiry = math.inf
 
     def __delitem__(self, key: Key) -> None:
         with self._lock:
             self._drop_expired()
-            entry = self._entries[key]
-            self._policy.remove(entry)
-            self._take_out(entry)
+            self._remove(self._entries[key])
 
     def __contains__(self, key: object) -> bool:
         """Whether `get` would find it; neither a hit nor a miss."""
@@ -192,13 +194,37 @@ class Memory(Store):
                 self._policy.hit(entry)
         return found
 
-    # All below is called with the lock held, but `_take_back`.
+    def _take_back(self, entry: Entry) -> None:
+        """Make the hit just counted on `entry`, which is past its time or gone, the miss that it was."""
+        with self._lock:
+            self._misses += 1
+            if entry.artifact is not None:
+                entry.hits -= 1
+                self._remove(entry)
+                self._evictions["expired"] += 1
+            else:  # its count was taken meanwhile, with this hit in it
+                self._past_hits -= 1
+                self._past_seconds -= entry.cost
 
-    def _make_room(self, resized: bool = False) -> None:
-        while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
-            reason = "resized" if resized else "size" if self._bytes > self._max_bytes else "entries"
-            self._evictions[reason] += 1
-            self._take_out(self._policy.evict())
+    # All below is called with the lock held.
+
+    def _make_way(self, key: Key, now: float, replace: bool) -> bool:
+        """Remove what is under `key` if it is to be replaced or past its time; False when it stays."""
+        there = self._entries[key]
+        if there.expires <= now:
+            self._evictions["expired"] += 1
+        elif not replace:
+            return False
+        self._remove(there)
+        return True
+
+    def _remove(self, entry: Entry) -> None:
+        self._policy.remove(entry)
+        self._take_out(entry)
+
+    def _evict(self, reason: str) -> None:
+        self._evictions[reason] += 1
+        self._take_out(self._policy.evict())
 
     def _take_out(self, entry: Entry) -> None:
         del self._entries[entry.key]  # first: from here on nobody can add to its count
@@ -207,33 +233,17 @@ class Memory(Store):
         self._past_seconds += entry.hits * entry.cost
         entry.artifact = None
 
-    def _watch(self, entry: Entry) -> None:
-        heappush(self._expiring, (entry.expires, self._puts, entry))
-        if len(self._expiring) > 64 + 2 * len(self._entries):  # most have gone for other reasons
-            self._expiring = [item for item in self._expiring if item[2].artifact is not None]
-            heapify(self._expiring)
-
     def _drop_expired(self) -> None:
-        if not self._expiring:
-            return
         now = self._clock.read()
-        while self._expiring and self._expiring[0][0] <= now:
-            entry = heappop(self._expiring)[2]
-            if entry.artifact is not None:
-                self._policy.remove(entry)
-                self._take_out(entry)
+        if now < self._next_expiry:
+            return
+        self._swept, self._next_expiry = now, math.inf
+        for entry in list(self._entries.values()):
+            if entry.expires <= now:
+                self._remove(entry)
                 self._evictions["expired"] += 1
-
-    def _take_back(self, entry: Entry) -> None:
-        """Make the hit just counted on `entry`, which is past its time or gone, the miss that it was."""
-        with self._lock:
-            self._misses += 1
-            if entry.artifact is not None:
-                entry.hits -= 1
-            else:  # its count was taken meanwhile, with this hit in it
-                self._past_hits -= 1
-                self._past_seconds -= entry.cost
-            self._drop_expired()
+            elif entry.expires < self._next_expiry:
+                self._next_expiry = entry.expires
 
 
 def _bound(name: str, value: int) -> int:

@@ -6,7 +6,9 @@ and the policy reads the count when it must choose. That is what keeps a hit fre
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from collections import deque
+from heapq import heapify, heappop, heappush, heapreplace
+from math import inf, log2
 from typing import Protocol
 
 from meshkiln.keys import Key
@@ -21,21 +23,22 @@ class Entry:
     miss_cost : seconds that losing it costs
     hits : times it was returned since it was put
     expires : when, on the store's clock, it is past its time; infinity for never
-    uses, seen : the policy's own: uses it reckons with, and how many of the hits are in them
+    uses, seen, rank : the policy's own: uses it reckons with, how many of the hits are in them, and its priority
     """
 
-    __slots__ = ("artifact", "cost", "expires", "hits", "key", "miss_cost", "seen", "size", "uses")
+    __slots__ = ("artifact", "cost", "expires", "hits", "key", "miss_cost", "rank", "seen", "size", "uses")
 
-    def __init__(self, key: Key, artifact: Artifact, miss_cost: float, expires: float) -> None:
+    def __init__(self, key: Key, artifact: Artifact, miss_cost: float) -> None:
         self.key = key
         self.artifact: Artifact | None = artifact
         self.size = len(artifact.data)
         self.cost = artifact.cost
         self.miss_cost = miss_cost
-        self.expires = expires
+        self.expires = inf
         self.hits = 0
         self.seen = 0
-        self.uses = 0.0
+        self.uses = 0
+        self.rank = 0.0
 
 
 class Policy(Protocol):
@@ -74,77 +77,105 @@ class GreedyDual:
     most_uses : uses count up to here, so that what was popular once does not stay for ever; a limit like TinyLFU's
     ghosts : uses of entries that went are remembered for up to this many times the entries held
 
+    There is no heap of all entries. Worth is rounded to a tenth of an octave, and entries of one rounded worth wait in
+    one queue: as `age` never falls, each queue is in order by itself, and a small heap orders the heads of the queues.
+
     Sources: Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy",
     HPL-98-69R1, 1998; Jin and Bestavros, "GreedyDual* Web Caching Algorithm", Computer Communications 24, 2001 (the
-    exponent); Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM ToS 13, 2017.
+    exponent); Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM ToS 13, 2017;
+    Ghandeharizadeh, Irani, Lam and Yap, "CAMP: A Cost Adaptive Multi-Queue Eviction Policy for Key-Value Stores",
+    Middleware 2014 (the queues).
     """
 
     sees_hits = False
 
-    def __init__(self, exponent: float = 1.4, most_uses: float = 15, ghosts: float = 4.0) -> None:
+    def __init__(self, exponent: float = 1.4, most_uses: int = 15, ghosts: float = 4.0) -> None:
         self._exponent = exponent
         self._most_uses = most_uses
         self._age = 0.0
-        self._heap: list[tuple[float, int, Entry]] = []
-        self._pushes = 0
+        self._queues: dict[int, _Queue] = {}
+        self._heads: list[tuple[float, int, _Queue]] = []
         self._held = 0
+        self._gone = 0
         # Two generations: when the newer is full it becomes the older, and the older is forgotten whole. Nothing is
-        # moved or scanned, and what went is remembered for one to two times `generation`.
+        # moved or scanned, and what went is remembered for one to two times `_generation`.
         self._generation = ghosts / 2
-        self._newer: dict[Key, float] = {}
-        self._older: dict[Key, float] = {}
+        self._newer: dict[Key, int] = {}
+        self._older: dict[Key, int] = {}
 
     def add(self, entry: Entry) -> None:
         self._held += 1
-        past = self._newer.pop(entry.key, None)
-        if past is None:
-            past = self._older.pop(entry.key, 0)
-        entry.uses = past + 1
-        self._push(entry)
+        entry.uses = 1 + (self._newer.pop(entry.key, 0) or self._older.pop(entry.key, 0))
+        self._wait(entry)
 
     def evict(self) -> Entry:
+        heads = self._heads
         while True:
-            rank, _, entry = heappop(self._heap)
+            rank, step, queue = heads[0]
+            entry = queue.entries.popleft()
+            if queue.entries:
+                heapreplace(heads, (queue.entries[0].rank, step, queue))
+            else:
+                heappop(heads)
             if entry.artifact is None:
-                continue
-            if entry.hits != entry.seen:
+                self._gone -= 1
+            elif entry.hits != entry.seen:
                 entry.uses += entry.hits - entry.seen
-                self._push(entry)
-                continue
-            self._age = rank
-            self._held -= 1
-            self._remember(entry)
-            return entry
+                entry.seen = entry.hits
+                self._wait(entry)
+            else:
+                self._age = rank
+                self._held -= 1
+                if len(self._newer) >= min(self._generation * max(self._held, 100), _MOST_GHOSTS):
+                    self._older = self._newer
+                    self._newer = {}
+                self._newer[entry.key] = entry.uses
+                return entry
 
     def remove(self, entry: Entry) -> None:
+        # Its place in a queue is skipped when it comes up, unless too many of those are waiting.
         self._held -= 1
-        # Its place in the heap is skipped when it comes up, unless there are too many of those to wait.
-        if len(self._heap) > 64 + 2 * self._held:
-            self._heap = [item for item in self._heap if item[2].artifact is not None and item[2] is not entry]
-            heapify(self._heap)
+        self._gone += 1
+        if self._gone > 64 + self._held:
+            self._gone = 0
+            for queue in self._queues.values():
+                queue.entries = deque(e for e in queue.entries if e.artifact is not None and e is not entry)
+            self._heads = [(q.entries[0].rank, step, q) for step, q in self._queues.items() if q.entries]
+            heapify(self._heads)
 
     def hit(self, entry: Entry) -> None:
         """Nothing: `Entry.hits` says it."""
 
-    def _push(self, entry: Entry) -> None:
-        cost = entry.miss_cost
-        if not 0.0 <= cost < _MOST_COST:  # NaN too: one such priority would leave the heap without an order
-            cost = _MOST_COST if cost > 0.0 else 0.0
-        entry.seen = entry.hits
+    def _wait(self, entry: Entry) -> None:
         if entry.uses > self._most_uses:
             entry.uses = self._most_uses
-        self._pushes += 1
-        rank = self._age + (entry.uses * cost / (entry.size + 1)) ** self._exponent
-        heappush(self._heap, (rank, self._pushes, entry))
+        worth = entry.uses * entry.miss_cost / (entry.size + 1)
+        # Written so that NaN is worth least: it would leave the heads without an order, and infinity would end ageing.
+        step = int(log2(min(worth, _MOST_WORTH)) * _STEPS) if worth > _LEAST_WORTH else _LEAST_STEP
+        queue = self._queues.get(step)
+        if queue is None:
+            queue = self._queues[step] = _Queue(2.0 ** (step / _STEPS * self._exponent))
+        entry.rank = rank = self._age + queue.worth
+        if not queue.entries:
+            heappush(self._heads, (rank, step, queue))
+        queue.entries.append(entry)
 
-    def _remember(self, entry: Entry) -> None:
-        if len(self._newer) >= min(self._generation * max(self._held, 100), _MOST_GHOSTS):
-            self._older = self._newer
-            self._newer = {}
-        self._newer[entry.key] = entry.uses
+
+class _Queue:
+    """Entries of one rounded worth, in order of their priorities; `worth` is what they have on top of the age."""
+
+    __slots__ = ("entries", "worth")
+
+    def __init__(self, worth: float) -> None:
+        self.worth = worth
+        self.entries: deque[Entry] = deque()
 
 
-_MOST_COST = 1e9
-"""Seconds, some thirty years: a cost beyond is a mistake, and infinity would end all ageing."""
+_STEPS = 10
+"""Queues per octave of worth."""
+_LEAST_WORTH = 1e-15
+_MOST_WORTH = 1e9
+"""Seconds per byte. What is beyond is a mistake in somebody's clock."""
+_LEAST_STEP = int(log2(_LEAST_WORTH) * _STEPS)
 _MOST_GHOSTS = 50_000
 """Keys in one generation of ghosts, at some 170 bytes each."""
