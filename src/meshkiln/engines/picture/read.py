@@ -191,7 +191,8 @@ def _refusal(data: bytes) -> str:
 def _damaged(data: bytes, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"the picture's header cannot be read: the file is truncated or damaged ({len(data)} bytes)"
-    return f"the picture is truncated or damaged and cannot be decoded ({len(data)} bytes: {error})"
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"the picture is truncated or damaged and cannot be decoded ({len(data)} bytes: {reason})"
 
 
 def _canonical(image: Image.Image) -> NDArray[np.uint8]:
