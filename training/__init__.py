@@ -1,1 +1,1 @@
-"""How the bundled weights are made, end to end. Needs torch (the `train` extra) except where a module says otherwise."""
+"""How the bundled weights are made, end to end. Needs torch (the `train` extra) unless a module says otherwise."""

@@ -137,7 +137,9 @@ SHARPNESS = 60.0
 """Slope of the soft occupancy: logit ≈ −60 · signed distance near the surface."""
 
 
-def loss(logits: Tensor, distance: Tensor, mean: Tensor, log_variance: Tensor, kl: float) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(
+    logits: Tensor, distance: Tensor, mean: Tensor, log_variance: Tensor, kl: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy against σ(−60·distance), and the KL divergence to a unit normal, per latent number.
 
     logits, distance : (B, N), the first half near the surface, the second in the volume.
@@ -150,4 +152,9 @@ def loss(logits: Tensor, distance: Tensor, mean: Tensor, log_variance: Tensor, k
     with torch.no_grad():
         inside, truth = logits.chunk(2, dim=1)[1] > 0, distance.chunk(2, dim=1)[1] < 0
         iou = ((inside & truth).sum(1) / (inside | truth).sum(1).clamp(min=1)).mean()
-    return total, {"near": near.mean().detach(), "volume": volume.mean().detach(), "kl": divergence.detach(), "iou": iou}
+    return total, {
+        "near": near.mean().detach(),
+        "volume": volume.mean().detach(),
+        "kl": divergence.detach(),
+        "iou": iou,
+    }

@@ -15,6 +15,7 @@ A record, by name (shard of 512; first axis is the record):
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
@@ -85,10 +86,8 @@ def write(out: Path, shard: int) -> None:
     records: list[Record] = []
     index = shard * SHARD * 2  # the second half replaces what came out empty
     while len(records) < SHARD:
-        try:
+        with contextlib.suppress(ValueError):
             records.append(record(index))
-        except ValueError:
-            pass
         index += 1
     part = out / f".{shard:05d}.{os.getpid()}.npz"
     np.savez(part, **{name: np.stack([r[name] for r in records]) for name in records[0]})

@@ -74,17 +74,27 @@ def halve(model: onnx.ModelProto) -> None:
         half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name + ".half")
         graph.initializer.remove(tensor)
         graph.initializer.append(half)
-        casts.append(helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT, name=tensor.name + ".cast"))
+        casts.append(
+            helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT, name=tensor.name + ".cast")
+        )
     for i, node in enumerate(casts):
         graph.node.insert(i, node)
 
 
-def write(module: nn.Module, inputs: dict[str, Tensor], output: str, axes: dict[str, dict[int, str]], path: Path) -> float:
+def write(
+    module: nn.Module, inputs: dict[str, Tensor], output: str, axes: dict[str, dict[int, str]], path: Path
+) -> float:
     """Exports, halves, checks against torch at another batch size; returns the largest difference seen."""
     module.eval()
     torch.onnx.export(
-        module, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=[output],
-        dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+        module,
+        tuple(inputs.values()),
+        str(path),
+        input_names=list(inputs),
+        output_names=[output],
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        dynamo=False,
     )
     model = onnx.load(str(path))
     halve(model)
@@ -115,33 +125,69 @@ def main() -> None:
     a, f = autoencoder.sizes, flow.sizes
     count, tokens = len(autoencoder.anchors), f.side**2
     z, t = torch.randn(2, count, a.latent_dim), torch.rand(2)
-    surface = torch.cat([torch.rand(2, 2048, 3) * 1.4 - 0.7, nn.functional.normalize(torch.randn(2, 2048, 3), dim=-1)], -1)
+    surface = torch.cat(
+        [torch.rand(2, 2048, 3) * 1.4 - 0.7, nn.functional.normalize(torch.randn(2, 2048, 3), dim=-1)], -1
+    )
     with torch.no_grad():
         features = _Latents(autoencoder)(z)
     batch = {0: "batch"}
     worst = {
-        "encoder": write(_Encoder(flow), {"image": torch.rand(2, 4, f.size, f.size)}, "tokens", {"image": batch, "tokens": batch}, args.out / "encoder.onnx"),
-        "flow": write(flow, {"x": z, "t": t, "tokens": torch.randn(2, tokens, f.width)}, "velocity",
-                      {k: batch for k in ("x", "t", "tokens", "velocity")}, args.out / "flow.onnx"),
-        "latents": write(_Latents(autoencoder), {"z": z}, "features", {"z": batch, "features": batch}, args.out / "latents.onnx"),
-        "query": write(_Query(autoencoder), {"features": features, "points": torch.rand(2, 77, 3) * 2 - 1}, "logits",
-                       {"features": batch, "points": {0: "batch", 1: "count"}, "logits": {0: "batch", 1: "count"}}, args.out / "query.onnx"),
-        "shape_encoder": write(_ShapeEncoder(autoencoder), {"surface": surface}, "z", {"surface": {0: "batch", 1: "count"}, "z": batch}, args.out / "shape_encoder.onnx"),
+        "encoder": write(
+            _Encoder(flow),
+            {"image": torch.rand(2, 4, f.size, f.size)},
+            "tokens",
+            {"image": batch, "tokens": batch},
+            args.out / "encoder.onnx",
+        ),
+        "flow": write(
+            flow,
+            {"x": z, "t": t, "tokens": torch.randn(2, tokens, f.width)},
+            "velocity",
+            dict.fromkeys(("x", "t", "tokens", "velocity"), batch),
+            args.out / "flow.onnx",
+        ),
+        "latents": write(
+            _Latents(autoencoder), {"z": z}, "features", {"z": batch, "features": batch}, args.out / "latents.onnx"
+        ),
+        "query": write(
+            _Query(autoencoder),
+            {"features": features, "points": torch.rand(2, 77, 3) * 2 - 1},
+            "logits",
+            {"features": batch, "points": {0: "batch", 1: "count"}, "logits": {0: "batch", 1: "count"}},
+            args.out / "query.onnx",
+        ),
+        "shape_encoder": write(
+            _ShapeEncoder(autoencoder),
+            {"surface": surface},
+            "z",
+            {"surface": {0: "batch", 1: "count"}, "z": batch},
+            args.out / "shape_encoder.onnx",
+        ),
     }
     np.save(args.out / "null.npy", flow.null_tokens().detach().numpy().astype(np.float32))
     files = sorted(p for p in args.out.iterdir() if p.suffix in (".onnx", ".npy"))
     manifest = {
         "format": 1,
         "licence": "Apache-2.0",
-        "image_size": SIZE, "fill": FILL, "box": 1.0, "sharpness": SHARPNESS,
-        "latents": count, "latent_dim": a.latent_dim, "tokens": tokens, "token_dim": f.width, "features": 2 * a.width,
-        "parameters": {"autoencoder": sum(p.numel() for p in autoencoder.parameters()), "flow": sum(p.numel() for p in flow.parameters())},
+        "image_size": SIZE,
+        "fill": FILL,
+        "box": 1.0,
+        "sharpness": SHARPNESS,
+        "latents": count,
+        "latent_dim": a.latent_dim,
+        "tokens": tokens,
+        "token_dim": f.width,
+        "features": 2 * a.width,
+        "parameters": {
+            "autoencoder": sum(p.numel() for p in autoencoder.parameters()),
+            "flow": sum(p.numel() for p in flow.parameters()),
+        },
         "trained": {k: {"steps": s["steps"], "hours": round(s["spent"] / 3600, 2)} for k, s in states.items()},
         "note": args.note,
         "files": {p.name: {"bytes": p.stat().st_size, "blake3": blake3(p.read_bytes()).hexdigest()} for p in files},
     }
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    print({k: f"{v:.2e}" for k, v in worst.items()}, f"{sum(p.stat().st_size for p in files)/1e6:.1f} MB")
+    print({k: f"{v:.2e}" for k, v in worst.items()}, f"{sum(p.stat().st_size for p in files) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

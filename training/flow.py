@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.autoencoder import anchors
-from training.layers import Block, Fourier, Mlp, Norm, SelfAttention, attend, heads, merge
+from training.layers import Block, Fourier, Mlp, Norm, SelfAttention, heads, merge
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PictureEncoder(nn.Module):
         super().__init__()
         widths = [4, 32, 64, 128, s.width]
         layers: list[nn.Module] = []
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.GELU(approximate="tanh")]
         self.stem = nn.Sequential(*layers[:-1])
         self.fourier = Fourier(3, axes=2)
@@ -97,7 +98,7 @@ class CrossAttention(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """Self-attention, cross-attention, MLP; shift, scale and gate come from the time (one projection for all blocks)."""
+    """Self-attention, cross-attention, MLP; shift, scale and gate come from the time."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -163,7 +164,7 @@ def loss(
     b = image.shape[0]
     data = z.repeat_interleave(copies, dim=0)
     noise = torch.randn_like(data)
-    t = torch.sigmoid(torch.randn(len(data)))
+    t = torch.sigmoid(torch.randn(len(data)) - 0.3)  # a little more noise than not: layout before detail
     x = torch.lerp(noise, data, t[:, None, None])
     with torch.autocast("cpu", torch.bfloat16):
         tokens = model.picture(image)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Fourier(nn.Module):
-    """Points (..., K) → their coordinates with sines and cosines of π·2^i times them, i < bands: (..., K·(1 + 2·bands))."""
+    """Points (..., K) → themselves, sines and cosines of π·2^i times them: (..., K·(1 + 2·bands))."""
 
     def __init__(self, bands: int, axes: int = 3) -> None:
         super().__init__()

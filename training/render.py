@@ -1,4 +1,4 @@
-"""Pictures of shapes by sphere tracing, and what happens to pictures before they reach a model. NumPy and Pillow only."""
+"""Pictures of shapes by sphere tracing, and what befalls pictures before a model sees them. NumPy and Pillow only."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def _rays(view: View, n: int) -> F32:
     return d / np.linalg.norm(d, axis=0)
 
 
-def _march(
-    placed: Placed, view: View, n: int, size: int
-) -> tuple[NDArray[np.int64], F32, NDArray[np.float32], F32]:
+def _march(placed: Placed, view: View, n: int, size: int) -> tuple[NDArray[np.int64], F32, NDArray[np.float32], F32]:
     """Pixels that the surface touches, their points (3, K), coverage (K,) and ray directions (3, K)."""
     origin = np.array([[0], [0], [view.distance]], np.float32)
     far = np.float32(view.distance + 1.8)
@@ -114,7 +112,9 @@ def _colours(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     return np.asarray(out, np.float32)
 
 
-def _texture(p: F32, albedo: NDArray[np.float32], paint: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.float32]:
+def _texture(
+    p: F32, albedo: NDArray[np.float32], paint: NDArray[np.int8], rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Albedo (K, 3) at points p: flat per paint, or with stripes, checks, gradients, mottling."""
     out = albedo[paint % len(albedo)]
     for _ in range(int(rng.choice([0, 1, 2], p=[0.45, 0.4, 0.15]))):
@@ -126,7 +126,9 @@ def _texture(p: F32, albedo: NDArray[np.float32], paint: NDArray[np.int8], rng: 
         if kind == "stripes":
             m = (np.sin(f * q[0] + rng.uniform(0, 6)) > rng.uniform(-0.6, 0.8)).astype(np.float32)
         elif kind == "checks":
-            m = ((np.floor(f * 0.4 * q[0]) + np.floor(f * 0.4 * q[1]) + np.floor(f * 0.4 * q[2])) % 2).astype(np.float32)
+            m = ((np.floor(f * 0.4 * q[0]) + np.floor(f * 0.4 * q[1]) + np.floor(f * 0.4 * q[2])) % 2).astype(
+                np.float32
+            )
         elif kind == "gradient":
             m = np.clip(q[0] * np.float32(rng.uniform(0.5, 1.5)) + 0.5, 0, 1)
         else:
@@ -139,7 +141,9 @@ def _texture(p: F32, albedo: NDArray[np.float32], paint: NDArray[np.int8], rng: 
     return np.asarray(out, np.float32)
 
 
-def _light(placed: Placed, p: F32, normal: F32, rays: F32, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _light(
+    placed: Placed, p: F32, normal: F32, rays: F32, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Diffuse (K, 3) and specular (K, 3) light: a sky, one to three lamps, the first with shadows, cheap occlusion."""
     up = rng.normal((0, 1, 0.2), 0.3).astype(np.float32)
     sky = rng.uniform(0.15, 0.65) * (1 + rng.normal(0, 0.06, 3))
@@ -160,7 +164,9 @@ def _light(placed: Placed, p: F32, normal: F32, rays: F32, rng: np.random.Genera
         if shine:
             h = to[:, None] - rays
             h = h / np.linalg.norm(h, axis=0)
-            gloss += (shine * np.maximum(np.einsum("ij,ij->j", h, normal), 0) ** power * (lit > 0))[:, None] * tone[None]
+            gloss += (shine * np.maximum(np.einsum("ij,ij->j", h, normal), 0) ** power * (lit > 0))[:, None] * tone[
+                None
+            ]
     return diffuse.astype(np.float32), gloss.astype(np.float32)
 
 
@@ -187,7 +193,9 @@ def render(placed: Placed, points: F32, rng: np.random.Generator, size: int = SI
     g = gradient(placed, p)
     normal = g / np.maximum(np.linalg.norm(g, axis=0), 1e-6)
     if plain:
-        colour = np.clip(0.25 + 0.7 * np.maximum(np.array([0.3, 0.6, 0.74], np.float32) @ normal, 0), 0, 1)[:, None].repeat(3, 1)
+        colour = np.clip(0.25 + 0.7 * np.maximum(np.array([0.3, 0.6, 0.74], np.float32) @ normal, 0), 0, 1)[
+            :, None
+        ].repeat(3, 1)
     else:
         paint = placed.shape.paint(placed.inward(p))
         albedo = _texture(p, _colours(rng, 4), paint, rng)
@@ -202,11 +210,13 @@ def render(placed: Placed, points: F32, rng: np.random.Generator, size: int = SI
     depth[pixels] = p[2]
     n = np.zeros((size * size, 3), np.float32)
     n[pixels] = normal.T
-    return Picture((rgba * 255 + 0.5).astype(np.uint8).reshape(size, size, 4), depth.reshape(size, size), n.reshape(size, size, 3))
+    return Picture(
+        (rgba * 255 + 0.5).astype(np.uint8).reshape(size, size, 4), depth.reshape(size, size), n.reshape(size, size, 3)
+    )
 
 
 def spoil(rgba: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """What cameras, encoders and cut-out models do: background bleeding in, blur, noise, JPEG, ragged or missing parts."""
+    """What cameras, encoders and cut-out models do: background bleeding in, blur, noise, JPEG, ragged edges."""
     size = rgba.shape[0]
     alpha = rgba[..., 3].astype(np.float32) / 255
     colour = rgba[..., :3].astype(np.float32)

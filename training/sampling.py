@@ -99,7 +99,9 @@ def place(shape: Shape, points: F32, rng: np.random.Generator) -> Placed:
         half = (high - low) / 2
         if half[2] <= 1.2 * max(half[0], half[1]):
             break
-    return Placed(shape, view.astype(np.float32), ((low + high) / 2).astype(np.float32), float(FILL / max(half[0], half[1])))
+    return Placed(
+        shape, view.astype(np.float32), ((low + high) / 2).astype(np.float32), float(FILL / max(half[0], half[1]))
+    )
 
 
 def field_samples(placed: Placed, points: F32, rng: np.random.Generator, near: int, volume: int) -> tuple[F32, F32]:

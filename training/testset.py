@@ -82,7 +82,15 @@ def digest() -> str:
     for i in range(COUNT):
         s = make("test", i)
         w = s.warp
-        numbers = [*w.stretch, w.taper, w.bend, w.twist, w.bump, w.frequency, *(x for p in s.parts for x in (*p.at, p.k))]
+        numbers = [
+            *w.stretch,
+            w.taper,
+            w.bend,
+            w.twist,
+            w.bump,
+            w.frequency,
+            *(x for p in s.parts for x in (*p.at, p.k)),
+        ]
         h.update(f"{s.kind} {len(s.parts)} {' '.join(f'{float(x) + 0.0:.4f}' for x in numbers)}\n".encode())
     return h.hexdigest()[:16]
 

@@ -1,6 +1,6 @@
 """Trains the autoencoder on the shards there are, and takes in the ones that appear meanwhile.
 
-    python -m training.launch 2 training.train_autoencoder SHARDS OUT --minutes 45
+python -m training.launch 2 training.train_autoencoder SHARDS OUT --minutes 45
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Shapes:
             self.seen.add(path)
         return sum(len(s["surface"]) for s in self.shards)
 
-    def batch(self, rng: np.random.Generator, size: int, queries: int, surface: int = 1024) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(
+        self, rng: np.random.Generator, size: int, queries: int, surface: int = 1024
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """surface (size, 1024, 6), points (size, queries, 3), distances; half of them mirrored in x."""
         s, p, d = [], [], []
         for _ in range(size):
@@ -86,7 +88,7 @@ def main() -> None:
     rng = np.random.default_rng([leg.steps, rank])
     report = every(50)
     began = time.monotonic()
-    print(f"{sum(p.numel() for p in model.parameters())/1e6:.2f} M parameters, {shapes.look()} records", flush=True)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {shapes.look()} records", flush=True)
     while leg.running():
         surface, points, distance = shapes.batch(rng, args.batch, args.queries)
         with torch.autocast("cpu", torch.bfloat16):

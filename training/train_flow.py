@@ -1,6 +1,6 @@
 """Trains the picture-conditioned flow on the autoencoder's latents of the shards, encoded as they are drawn.
 
-    python -m training.launch 2 training.train_flow SHARDS OUT --autoencoder OUT/autoencoder.pt --minutes 50
+python -m training.launch 2 training.train_flow SHARDS OUT --autoencoder OUT/autoencoder.pt --minutes 50
 """
 
 from __future__ import annotations

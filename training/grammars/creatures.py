@@ -1,5 +1,7 @@
 """Animals, people, busts, hands, plush toys. Creatures face +z, stand along y, are mirrored in x. NumPy only."""
 
+# ruff: noqa: RUF005 - numpy vectors are added here, not concatenated
+
 from __future__ import annotations
 
 import numpy as np
@@ -53,9 +55,21 @@ def _head(c: Clay, at: np.ndarray, s: float, k: float) -> None:
         c.add(capsule(*lean, s * u(0.15, 0.35), s * u(0.03, 0.12)), at + (ex, ey, -s * 0.1), fold="x", k=0.02, paint=1)
     elif ear < 0.6:
         tilt = turn(0, 0, u(-0.6, 0.9))
-        c.add(ellipsoid(s * u(0.15, 0.45), s * u(0.3, 0.9), s * 0.12), at + (ex * 1.4, ey * u(0.3, 1.2), -s * 0.1), tilt, fold="x", paint=1)
+        c.add(
+            ellipsoid(s * u(0.15, 0.45), s * u(0.3, 0.9), s * 0.12),
+            at + (ex * 1.4, ey * u(0.3, 1.2), -s * 0.1),
+            tilt,
+            fold="x",
+            paint=1,
+        )
     elif ear < 0.9:
-        c.add(ellipsoid(s * u(0.25, 0.45), s * u(0.25, 0.45), s * 0.15), at + (ex * 1.3, ey * 1.1, 0), fold="x", k=0.01, paint=1)
+        c.add(
+            ellipsoid(s * u(0.25, 0.45), s * u(0.25, 0.45), s * 0.15),
+            at + (ex * 1.3, ey * 1.1, 0),
+            fold="x",
+            k=0.01,
+            paint=1,
+        )
     if c.chance(0.2):
         h = s * u(0.5, 1.6)
         path = curve((0, 0, 0), (h * u(0.2, 0.8), h * 0.5, 0), (h * u(-0.1, 0.8), h, -h * u(-0.2, 0.9)))
@@ -83,7 +97,13 @@ def plush(c: Clay) -> None:
         c.add(capsule(*end, r, r * u(0.7, 1.2)), (w * 0.6, -h * u(0.65, 0.95), 0), fold="x", k=k)
         if c.chance(0.6):
             foot = np.array((w * 0.6, -h * 0.8, 0)) + end
-            c.add(ellipsoid(r * u(0.8, 1.2), r * u(0.5, 1.3), r * u(0.8, 1.8)), foot + (0, 0, r * 0.5), fold="x", k=0.02, paint=2)
+            c.add(
+                ellipsoid(r * u(0.8, 1.2), r * u(0.5, 1.3), r * u(0.8, 1.8)),
+                foot + (0, 0, r * 0.5),
+                fold="x",
+                k=0.02,
+                paint=2,
+            )
     if c.chance(0.5):
         mid, tip = (u(-0.3, 0.3), -h * 0.7, -d - 0.25), (u(-0.5, 0.5), u(-0.5, 0.3), -d - u(0, 0.2))
         c.add(tube(curve((0, -h * 0.7, -d * 0.7), mid, tip), ramp(u(0.05, 0.1), u(0.02, 0.09))), k=0.03)
@@ -103,14 +123,36 @@ def bird(c: Clay) -> None:
     c.add(capsule(*(head - start), h * u(0.3, 0.7), s * u(0.5, 0.9)), start, k=k)
     c.add(ellipsoid(s, s, s * u(1, 1.2)), head, k=k)
     bl = s * u(0.5, 1.8)
-    c.add(capsule(0, -bl * u(-0.1, 0.3), bl, s * u(0.25, 0.5), s * u(0.04, 0.3)), head + (0, 0, s * 0.6), k=0.01, paint=2)
+    c.add(
+        capsule(0, -bl * u(-0.1, 0.3), bl, s * u(0.25, 0.5), s * u(0.04, 0.3)), head + (0, 0, s * 0.6), k=0.01, paint=2
+    )
     c.add(ellipsoid(s * 0.15, s * 0.15, s * 0.15), head + (s * 0.7, s * 0.3, s * 0.5), fold="x", paint=3)
     if c.chance(0.35):  # spread wings
         span, chord = u(0.5, 1.0), u(0.15, 0.3)
-        c.add(ellipsoid(span / 2, u(0.025, 0.05), chord), (span / 2, h * 0.5, 0), turn(0, u(-0.4, 0.4), u(-0.2, 0.6)), fold="x", k=0.03, paint=1)
+        c.add(
+            ellipsoid(span / 2, u(0.025, 0.05), chord),
+            (span / 2, h * 0.5, 0),
+            turn(0, u(-0.4, 0.4), u(-0.2, 0.6)),
+            fold="x",
+            k=0.03,
+            paint=1,
+        )
     else:
-        c.add(ellipsoid(w * 0.3, h * u(0.5, 0.8), length * u(0.6, 0.9)), (w * 0.85, 0.02, -0.08), turn(pitch), fold="x", k=0.02, paint=1)
-    c.add(ellipsoid(w * u(0.4, 0.8), u(0.03, 0.09), u(0.15, 0.35)), (0, -np.sin(-pitch) * length * 0.9, -length * np.cos(pitch)), turn(u(-0.6, 0.6)), k=0.05, paint=1)
+        c.add(
+            ellipsoid(w * 0.3, h * u(0.5, 0.8), length * u(0.6, 0.9)),
+            (w * 0.85, 0.02, -0.08),
+            turn(pitch),
+            fold="x",
+            k=0.02,
+            paint=1,
+        )
+    c.add(
+        ellipsoid(w * u(0.4, 0.8), u(0.03, 0.09), u(0.15, 0.35)),
+        (0, -np.sin(-pitch) * length * 0.9, -length * np.cos(pitch)),
+        turn(u(-0.6, 0.6)),
+        k=0.05,
+        paint=1,
+    )
     if c.chance(0.7):
         leg = u(0.05, 0.5)
         c.add(capsule(0, -leg, 0.03, 0.05, u(0.02, 0.05)), (w * 0.4, -h * 0.8, 0), fold="x", k=0.02, paint=2)
@@ -124,14 +166,23 @@ def fish(c: Clay) -> None:
     c.add(ellipsoid(w, h, length * 0.75), (0, 0, 0.1))
     c.add(capsule(0, u(-0.05, 0.1), -length * 0.9, min(w, h) * 0.9, u(0.03, 0.07)), k=k)
     spread, fork = u(0.15, 0.5), u(0.0, 0.25)
-    tail = np.array([(-0.05, 0.04), (0.35, spread), (0.35 - fork, 0), (0.35, -spread * u(0.5, 1.1)), (-0.05, -0.04)], np.float32)
+    tail = np.array(
+        [(-0.05, 0.04), (0.35, spread), (0.35 - fork, 0), (0.35, -spread * u(0.5, 1.1)), (-0.05, -0.04)], np.float32
+    )
     c.add(prism(tail, u(0.01, 0.03), 0.008), (0, 0, -length * 0.8), turn(0, np.pi / 2, 0), k=0.03, paint=1)
     if c.chance(0.85):
         a, b = u(0.1, 0.4), u(0.1, 0.35)
         fin = np.array([(-0.3, -0.05), (-a, b * u(0.6, 1)), (u(0.0, 0.3), b), (0.35, -0.05)], np.float32)
         c.add(prism(fin, u(0.012, 0.03), 0.006), (0, h * 0.8, 0), turn(0, np.pi / 2, 0), k=0.02, paint=1)
     if c.chance(0.8):
-        c.add(ellipsoid(u(0.12, 0.35), 0.025, u(0.06, 0.15)), (w + 0.08, -h * 0.25, 0.25), turn(0, u(0.2, 0.8), u(-0.7, 0.2)), fold="x", k=0.02, paint=1)
+        c.add(
+            ellipsoid(u(0.12, 0.35), 0.025, u(0.06, 0.15)),
+            (w + 0.08, -h * 0.25, 0.25),
+            turn(0, u(0.2, 0.8), u(-0.7, 0.2)),
+            fold="x",
+            k=0.02,
+            paint=1,
+        )
     c.add(ellipsoid(0.05, 0.05, 0.05), (w * 0.75, h * 0.25, length * 0.5), fold="x", paint=3)
     if c.chance(0.4):
         c.add(box(0.3, 0.015, 0.08), (0, -0.03, length * 0.85 + 0.05), op="cut")
@@ -166,9 +217,14 @@ def humanoid(c: Clay) -> None:
     spread, stride = u(0.0, 0.2), u(-0.25, 0.25) if c.chance(0.5) else 0.0
     for side in (1, -1):
         foot = (side * (hip * 0.6 + spread), -2 * leg, side * stride)
-        path = np.array([(side * hip * 0.6, -0.05, 0), (side * (hip * 0.6 + spread * 0.5), -leg, side * stride * 0.4 + 0.03), foot], np.float32)
+        path = np.array(
+            [(side * hip * 0.6, -0.05, 0), (side * (hip * 0.6 + spread * 0.5), -leg, side * stride * 0.4 + 0.03), foot],
+            np.float32,
+        )
         c.add(tube(path, np.array([lr * 1.3, lr, lr * 0.75], np.float32)), k=k, paint=2)
-        c.add(ellipsoid(lr * 0.9, lr * 0.7, lr * 1.7), (foot[0], foot[1] - lr * 0.3, foot[2] + lr * 0.8), k=0.02, paint=3)
+        c.add(
+            ellipsoid(lr * 0.9, lr * 0.7, lr * 1.7), (foot[0], foot[1] - lr * 0.3, foot[2] + lr * 0.8), k=0.02, paint=3
+        )
     if c.chance(0.25):  # a skirt or coat
         c.add(capsule(0, -u(0.2, 0.6), 0, hip, u(0.15, 0.32)), (0, 0.05, 0), k=0.05, paint=2)
 
@@ -182,20 +238,35 @@ def bust(c: Clay) -> None:
     c.add(capsule(0, -u(0.3, 0.5), u(-0.1, 0.0), w * u(0.45, 0.65), w * u(0.5, 0.8)), (0, 0.15, -0.04), k=0.06)
     if c.chance(0.85):
         nose = s * u(0.12, 0.2)
-        c.add(tube(np.array([(0, 0.42, d * 0.95), (0, 0.3, d * 1.0 + nose)], np.float32), np.array([0.03, nose * 0.55], np.float32)), k=0.03)
+        c.add(
+            tube(
+                np.array([(0, 0.42, d * 0.95), (0, 0.3, d * 1.0 + nose)], np.float32),
+                np.array([0.03, nose * 0.55], np.float32),
+            ),
+            k=0.03,
+        )
         c.add(ellipsoid(s * 0.2, s * 0.13, s * 0.15), (w * 0.42, 0.43, d * 0.93), op="cut", k=0.05, fold="x")
         c.add(ellipsoid(s * 0.25, s * 0.06, s * 0.08), (0, 0.35 - s * 0.62, d * 0.95), k=0.03, paint=2)
     if c.chance(0.7):
-        c.add(ellipsoid(s * 0.1, s * u(0.2, 0.6), s * 0.17), (w, 0.36, -0.02), turn(0, 0, u(-0.5, 0.2)), k=0.02, fold="x")
+        c.add(
+            ellipsoid(s * 0.1, s * u(0.2, 0.6), s * 0.17), (w, 0.36, -0.02), turn(0, 0, u(-0.5, 0.2)), k=0.02, fold="x"
+        )
     if c.chance(0.25):
         h = u(0.2, 0.5)
         path = curve((0, 0, 0), (h * u(0, 0.8), h, 0), (h * u(0.2, 1.2), h * u(0.2, 1.2), -h * u(0, 0.8)))
         c.add(tube(path, ramp(s * 0.25, s * 0.05)), (w * 0.5, 0.35 + s * 0.8, 0), fold="x", k=0.03, paint=2)
     top = c.rng.random()
     if top < 0.35:
-        c.add(ellipsoid(w * u(1.05, 1.3), s * u(0.7, 1.1), d * u(1, 1.3)), (0, 0.35 + s * u(0.3, 0.5), -d * u(0.15, 0.35)), k=0.03, paint=1)
+        c.add(
+            ellipsoid(w * u(1.05, 1.3), s * u(0.7, 1.1), d * u(1, 1.3)),
+            (0, 0.35 + s * u(0.3, 0.5), -d * u(0.15, 0.35)),
+            k=0.03,
+            paint=1,
+        )
     elif top < 0.6:
-        c.add(capsule(0, u(0.2, 0.6), -u(0, 0.3), w * 1.02, w * u(0.5, 1.3)), (0, 0.35 + s * 0.5, -0.03), k=0.02, paint=1)
+        c.add(
+            capsule(0, u(0.2, 0.6), -u(0, 0.3), w * 1.02, w * u(0.5, 1.3)), (0, 0.35 + s * 0.5, -0.03), k=0.02, paint=1
+        )
     if c.chance(0.6):
         c.add(ellipsoid(u(0.35, 0.6), u(0.13, 0.25), u(0.2, 0.3)), (0, -0.32, -0.05), k=u(0.03, 0.15), paint=1)
         if c.chance(0.7):
@@ -213,9 +284,16 @@ def hand(c: Clay) -> None:
         x = (i - 1.5) * w * 0.5
         ln = u(0.28, 0.45) * (1.1 - 0.12 * abs(i - 1.4))
         bend = max(curl + u(-0.15, 0.25), 0)
-        path = curve((x, h * 0.85, 0), (x * 1.2, h + ln * 0.7, 0), (x * 1.3 + u(-0.05, 0.05), h + ln * (1 - bend * 0.6), ln * bend * 1.5), count=5)
+        path = curve(
+            (x, h * 0.85, 0),
+            (x * 1.2, h + ln * 0.7, 0),
+            (x * 1.3 + u(-0.05, 0.05), h + ln * (1 - bend * 0.6), ln * bend * 1.5),
+            count=5,
+        )
         c.add(tube(path, ramp(u(0.06, 0.075), u(0.045, 0.06), 5)), k=0.025)
-    path = curve((w * 0.7, -h * 0.5, 0.02), (w * 1.5, -h * 0.1, 0.05), (w + u(0.1, 0.3), h * u(0.3, 1.0), u(0.0, 0.25)), count=5)
+    path = curve(
+        (w * 0.7, -h * 0.5, 0.02), (w * 1.5, -h * 0.1, 0.05), (w + u(0.1, 0.3), h * u(0.3, 1.0), u(0.0, 0.25)), count=5
+    )
     c.add(tube(path, ramp(0.1, 0.055, 5)), k=0.05)
     c.add(capsule(0, -u(0.2, 0.6), 0, w * 0.62, w * u(0.6, 0.85)), (0, -h * 0.8, 0), k=0.08, paint=c.count(0, 1))
 
@@ -228,10 +306,20 @@ def blob(c: Clay) -> None:
     for _ in range(c.count(2, 7)):
         r = u(0.12, 0.4)
         if c.chance(0.7):
-            c.add(ellipsoid(r * u(0.5, 1.3), r * u(0.5, 1.3), r * u(0.5, 1.3)), at, turn(u(0, 3), u(0, 3)), k=k, paint=c.count(0, 1))
+            c.add(
+                ellipsoid(r * u(0.5, 1.3), r * u(0.5, 1.3), r * u(0.5, 1.3)),
+                at,
+                turn(u(0, 3), u(0, 3)),
+                k=k,
+                paint=c.count(0, 1),
+            )
         else:
             end = at + c.rng.normal(0, 0.35, 3)
-            c.add(tube(curve(at, at + c.rng.normal(0, 0.4, 3), end), ramp(r * 0.6, r * u(0.1, 0.6))), k=k, paint=c.count(0, 2))
+            c.add(
+                tube(curve(at, at + c.rng.normal(0, 0.4, 3), end), ramp(r * 0.6, r * u(0.1, 0.6))),
+                k=k,
+                paint=c.count(0, 2),
+            )
         at = at + c.rng.normal(0, 0.25, 3)
         at *= 0.8
 
@@ -239,7 +327,13 @@ def blob(c: Clay) -> None:
 def curved(c: Clay) -> None:
     """One bent, tapering body: bananas, horns, peppers, worms, hooks."""
     u = c.u
-    path = curve((-0.7, u(-0.2, 0.5), 0), (-0.3, u(-0.5, 0.1), u(-0.3, 0.3)), (0.3, u(-0.5, 0.1), 0), (0.7, u(-0.2, 0.6), u(-0.2, 0.2)), count=10)
+    path = curve(
+        (-0.7, u(-0.2, 0.5), 0),
+        (-0.3, u(-0.5, 0.1), u(-0.3, 0.3)),
+        (0.3, u(-0.5, 0.1), 0),
+        (0.7, u(-0.2, 0.6), u(-0.2, 0.2)),
+        count=10,
+    )
     a, m, b = u(0.03, 0.2), u(0.1, 0.28), u(0.02, 0.2)
     s = np.linspace(0, 1, 10)
     radii = np.asarray(np.where(s < 0.5, a + (m - a) * np.sin(s * np.pi), b + (m - b) * np.sin(s * np.pi)), np.float32)

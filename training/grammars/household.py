@@ -32,34 +32,79 @@ def vessel(c: Clay) -> None:
         bowl = curve((0.001, 0), (r * u(1.2, 1.9), 0), (r * u(0.7, 1.3), h * 0.7), (r * u(0.7, 1.1), h), count=9)
         c.add(shell(bowl, t))
         c.add(capsule(0, -stem, 0, u(0.025, 0.05)), k=0.03)
-        c.add(lathe(np.array([(0, -stem), (foot, -stem), (foot, -stem + 0.03), (0.0, -stem + u(0.04, 0.1))], np.float32), 0.01), k=0.02)
+        c.add(
+            lathe(
+                np.array([(0, -stem), (foot, -stem), (foot, -stem + 0.03), (0.0, -stem + u(0.04, 0.1))], np.float32),
+                0.01,
+            ),
+            k=0.02,
+        )
     elif kind == "bowl":
         r, h = u(0.4, 0.6), u(0.06, 0.4)
         c.add(shell(curve((0.001, -h), (r * u(0.4, 1.2), -h), (r, 0), (r * u(1, 1.2), u(0, 0.1)), count=9), t))
         if c.chance(0.4):
             c.add(cylinder(r * u(0.3, 0.6), 0.05, 0.01), (0, -h - 0.03, 0), paint=1)
     elif kind == "vase":
-        p = curve((0.001, -0.6), (u(0.2, 0.6), -0.62), (u(0.1, 0.9), u(-0.3, 0.1)), (u(0.02, 0.3), u(0.1, 0.5)), (u(0.1, 0.4), 0.6), count=12)
+        p = curve(
+            (0.001, -0.6),
+            (u(0.2, 0.6), -0.62),
+            (u(0.1, 0.9), u(-0.3, 0.1)),
+            (u(0.02, 0.3), u(0.1, 0.5)),
+            (u(0.1, 0.4), 0.6),
+            count=12,
+        )
         c.add(shell(p, t))
         if c.chance(0.35):
-            c.add(link(u(0.12, 0.2), u(0, 0.15), u(0.025, 0.05)), (u(0.25, 0.35), u(0, 0.2), 0), fold="x", k=0.02, paint=1)
+            c.add(
+                link(u(0.12, 0.2), u(0, 0.15), u(0.025, 0.05)), (u(0.25, 0.35), u(0, 0.2), 0), fold="x", k=0.02, paint=1
+            )
     elif kind == "pot":
         r, h = u(0.3, 0.45), u(0.22, 0.4)
         c.add(ellipsoid(r, h, r) if c.chance(0.6) else cylinder(r, h * 0.85, 0.06))
         tip = (r + u(0.15, 0.35), u(0.05, 0.45), 0)
-        c.add(tube(curve((r * 0.7, -h * u(-0.2, 0.5), 0), (r + 0.2, -h * 0.4, 0), tip), ramp(u(0.08, 0.13), u(0.03, 0.06))), k=0.04)
+        c.add(
+            tube(
+                curve((r * 0.7, -h * u(-0.2, 0.5), 0), (r + 0.2, -h * 0.4, 0), tip), ramp(u(0.08, 0.13), u(0.03, 0.06))
+            ),
+            k=0.04,
+        )
         if c.chance(0.65):
             c.add(link(u(0.13, 0.2), u(0.02, 0.15), u(0.03, 0.055)), (-r - 0.05, 0.0, 0), k=0.01, paint=1)
             c.add(ellipsoid(r * 0.85, h * 0.8, r * 0.85), paint=0)
         else:
             top = u(0.25, 0.5)
-            c.add(tube(curve((-r * 0.8, h * 0.5, 0), (-r * 0.8, h + top * 1.3, 0), (r * 0.8, h + top * 1.3, 0), (r * 0.8, h * 0.5, 0), count=9), ramp(0.035, 0.035, 9)), k=0.01, paint=1)
+            c.add(
+                tube(
+                    curve(
+                        (-r * 0.8, h * 0.5, 0),
+                        (-r * 0.8, h + top * 1.3, 0),
+                        (r * 0.8, h + top * 1.3, 0),
+                        (r * 0.8, h * 0.5, 0),
+                        count=9,
+                    ),
+                    ramp(0.035, 0.035, 9),
+                ),
+                k=0.01,
+                paint=1,
+            )
         c.add(ellipsoid(r * u(0.4, 0.65), u(0.04, 0.12), r * 0.6), (0, h * 0.92, 0), k=0.01, paint=c.count(0, 1))
         c.add(ellipsoid(*(u(0.04, 0.09),) * 3), (0, h + 0.1, 0), k=0.01, paint=2)
     else:
         r, h, flare = u(0.25, 0.4), u(0.25, 0.45), u(1.0, 1.5)
         c.add(shell(np.array([(0.001, -h), (r, -h), (r * flare, h)], np.float32), t))
-        c.add(tube(curve((-r * flare, h, 0), (-r * flare, h + u(0.3, 0.8), 0), (r * flare, h + 0.5, 0), (r * flare, h, 0), count=10), ramp(0.022, 0.022, 10)), paint=1)
+        c.add(
+            tube(
+                curve(
+                    (-r * flare, h, 0),
+                    (-r * flare, h + u(0.3, 0.8), 0),
+                    (r * flare, h + 0.5, 0),
+                    (r * flare, h, 0),
+                    count=10,
+                ),
+                ramp(0.022, 0.022, 10),
+            ),
+            paint=1,
+        )
 
 
 def turned(c: Clay) -> None:
@@ -98,7 +143,12 @@ def fruit(c: Clay) -> None:
     if c.chance(0.4):
         for i in range(c.count(4, 7)):
             a = i * 2.4
-            c.add(ellipsoid(0.05, u(0.15, 0.35), 0.02), (0.12 * np.cos(a), h + 0.1, 0.12 * np.sin(a)), turn(0.5 * np.sin(a), 0, -0.5 * np.cos(a)), paint=1)
+            c.add(
+                ellipsoid(0.05, u(0.15, 0.35), 0.02),
+                (0.12 * np.cos(a), h + 0.1, 0.12 * np.sin(a)),
+                turn(0.5 * np.sin(a), 0, -0.5 * np.cos(a)),
+                paint=1,
+            )
     else:
         c.add(capsule(u(-0.1, 0.1), u(0.1, 0.25), 0, u(0.02, 0.05), u(0.02, 0.05)), (0, h - 0.1, 0), k=0.02, paint=2)
 
@@ -110,7 +160,11 @@ def chair(c: Clay) -> None:
     c.add(box(w, t, d, u(0, t)) if c.chance(0.75) else cylinder(w, t, t * 0.5), paint=c.count(0, 1))
     if c.chance(0.8):
         splay = u(-0.02, 0.1)
-        c.add(capsule(splay, -leg, splay, r, r * u(0.6, 1)) if c.chance(0.6) else box(r, leg, r), (w - r - 0.03, -0.0 if splay else -leg, d - r - 0.03), fold="xz")
+        c.add(
+            capsule(splay, -leg, splay, r, r * u(0.6, 1)) if c.chance(0.6) else box(r, leg, r),
+            (w - r - 0.03, -0.0 if splay else -leg, d - r - 0.03),
+            fold="xz",
+        )
         if c.chance(0.4):
             c.add(box(w, r * 0.6, r * 0.6), (0, -leg * u(0.5, 0.9), d - r), fold="xz")
     else:
@@ -143,7 +197,11 @@ def furniture(c: Clay) -> None:
         c.add(box(w, t, d, t * 0.5) if c.chance(0.65) else cylinder(w, t, t * 0.5), (0, h, 0), paint=1)
         if c.chance(0.7):
             inset = u(0.8, 0.97) if len(c.parts) else 1.0
-            c.add(capsule(u(-0.05, 0.05), -2 * h * 0.9, 0, t * u(0.8, 1.6), t * u(0.6, 1.2)), (w * inset * 0.7, h, d * inset * 0.7), fold="xz")
+            c.add(
+                capsule(u(-0.05, 0.05), -2 * h * 0.9, 0, t * u(0.8, 1.6), t * u(0.6, 1.2)),
+                (w * inset * 0.7, h, d * inset * 0.7),
+                fold="xz",
+            )
         else:
             c.add(capsule(0, -1.6 * h, 0, t * u(1.2, 3)), (0, h, 0))
             c.add(cylinder(w * u(0.4, 0.7), t), (0, -0.7 * h, 0))
@@ -206,7 +264,9 @@ def tool(c: Clay) -> None:
         for y, o in ((length, u(-0.5, 0.5)), (-length, u(-0.5, 0.5))):
             ro = u(0.12, 0.2)
             c.add(cylinder(ro, 0.05, 0.01), (0, y, 0), turn(np.pi / 2), k=0.04)
-            c.add(box(ro * 0.5, ro, 0.2), (np.sin(o) * ro * 0.7, y + np.sign(y) * ro * 0.8, 0), turn(0, 0, -o), op="cut")
+            c.add(
+                box(ro * 0.5, ro, 0.2), (np.sin(o) * ro * 0.7, y + np.sign(y) * ro * 0.8, 0), turn(0, 0, -o), op="cut"
+            )
     elif kind == "spoon":
         c.add(tube(curve((0, -0.7, 0), (0, -0.1, u(0, 0.2)), (0, 0.25, -0.05)), ramp(u(0.03, 0.06), 0.02)))
         a = u(0.12, 0.22)
@@ -223,7 +283,9 @@ def tool(c: Clay) -> None:
         c.add(capsule(u(0.35, 0.65), u(0.0, 0.15), 0, 0.03, 0.04), (a, h * 0.8, 0), paint=1)
     else:
         c.add(capsule(0, -1.1, 0, r, r), (0, 0.5, 0), paint=1)
-        blade = np.array([(0, -0.08), (u(0.2, 0.35), -u(0.1, 0.25)), (u(0.25, 0.38), u(0.1, 0.25)), (0, 0.08)], np.float32)
+        blade = np.array(
+            [(0, -0.08), (u(0.2, 0.35), -u(0.1, 0.25)), (u(0.25, 0.38), u(0.1, 0.25)), (0, 0.08)], np.float32
+        )
         c.add(prism(blade, u(0.015, 0.05), 0.01), (0, 0.4, 0), fold="x" if c.chance(0.3) else "")
 
 
@@ -242,7 +304,12 @@ def food(c: Clay) -> None:
         a = u(0, 6.28)
         c.add(ellipsoid(*(u(0.03, 0.09),) * 3), (np.cos(a) * r * 0.6, y + u(0, 0.1), np.sin(a) * r * 0.6), paint=3)
     if c.chance(0.2):
-        c.add(prism(np.array([(0, 0), (1.2, u(-0.8, 0.5)), (1.2, 0.9)], np.float32), 1.0), turn=turn(np.pi / 2), op="cut", paint=1)
+        c.add(
+            prism(np.array([(0, 0), (1.2, u(-0.8, 0.5)), (1.2, 0.9)], np.float32), 1.0),
+            turn=turn(np.pi / 2),
+            op="cut",
+            paint=1,
+        )
 
 
 def plant(c: Clay) -> None:
@@ -251,7 +318,11 @@ def plant(c: Clay) -> None:
         r = u(0.15, 0.28)
         c.add(lathe(np.array([(0, -0.7), (r * 0.75, -0.7), (r, -0.35), (0, -0.35)], np.float32), 0.01), paint=2)
     trunk = u(0.03, 0.12)
-    c.add(tube(curve((0, -0.6, 0), (u(-0.2, 0.2), -0.2, 0), (u(-0.2, 0.2), 0.2, 0)), ramp(trunk * 1.3, trunk)), k=0.02, paint=1)
+    c.add(
+        tube(curve((0, -0.6, 0), (u(-0.2, 0.2), -0.2, 0), (u(-0.2, 0.2), 0.2, 0)), ramp(trunk * 1.3, trunk)),
+        k=0.02,
+        paint=1,
+    )
     kind = c.rng.random()
     if kind < 0.35:
         for _ in range(c.count(1, 5)):

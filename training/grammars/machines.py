@@ -20,7 +20,9 @@ def car(c: Clay) -> None:
     z = length * u(-0.4, 0.2)
     if c.chance(0.6):
         s0, s1 = u(0.5, 0.95), u(0.5, 0.95)
-        side = np.array([(z - cab, h * 0.8), (z + cab, h * 0.8), (z + cab * s0, h + top), (z - cab * s1, h + top)], np.float32)
+        side = np.array(
+            [(z - cab, h * 0.8), (z + cab, h * 0.8), (z + cab * s0, h + top), (z - cab * s1, h + top)], np.float32
+        )
         c.add(prism(side, w * u(0.8, 0.98), 0.03), turn=turn(0, -np.pi / 2, 0), k=u(0.0, 0.06), paint=1)
     else:
         c.add(box(w * 0.97, top * 0.8, cab, 0.04), (0, h + top * 0.5, z), paint=1)
@@ -69,7 +71,9 @@ def plane(c: Clay) -> None:
         c.add(capsule(0, u(0, 0.1), -1.9 * length, r, r * u(0.25, 0.8)), (0, 0, 0.6 * length))
     span, chord, t = u(0.45, 0.85), u(0.08, 0.2), u(0.015, 0.035)
     sweep, dihedral = u(-0.05, 0.4), u(-0.05, 0.15)
-    wing = np.array([(0, -chord), (0, chord), (span, chord * u(0.2, 0.9) - sweep), (span, -chord * u(0.2, 0.9) - sweep)], np.float32)
+    wing = np.array(
+        [(0, -chord), (0, chord), (span, chord * u(0.2, 0.9) - sweep), (span, -chord * u(0.2, 0.9) - sweep)], np.float32
+    )
     lay = turn(np.pi / 2, 0, dihedral)
     y = u(-r, r) * 0.7
     z = length * u(-0.2, 0.3)
@@ -84,7 +88,13 @@ def plane(c: Clay) -> None:
     c.add(prism(tail, t, 0.008), (0, up * c.count(0, 1), back), turn(np.pi / 2), fold="x", paint=1)
     c.add(prism(tail, t, 0.008), (0, 0, back), turn(0, 0, np.pi / 2) @ turn(np.pi / 2), paint=1)
     if c.chance(0.5):
-        c.add(capsule(0, 0, -u(0.1, 0.3), u(0.035, 0.07)), (span * u(0.25, 0.6), y - 0.05, z + chord), fold="x", k=0.01, paint=2)
+        c.add(
+            capsule(0, 0, -u(0.1, 0.3), u(0.035, 0.07)),
+            (span * u(0.25, 0.6), y - 0.05, z + chord),
+            fold="x",
+            k=0.01,
+            paint=2,
+        )
     if c.chance(0.4):
         c.add(ellipsoid(r * 0.7, r * 0.8, 0.15), (0, r * 0.8, 0.3 * length), k=0.02, paint=3)
     if c.chance(0.35):
@@ -107,7 +117,11 @@ def boat(c: Clay) -> None:
         m = u(0.5, 1.0)
         c.add(capsule(0, m, 0, 0.025), paint=3)
         if c.chance(0.7):
-            c.add(prism(np.array([(0.04, 0.12), (length * 0.7, 0.15), (0.04, m * 0.95)], np.float32), 0.015, 0.008), turn=turn(0, np.pi / 2 * c.rng.choice([-1, 1]), 0), paint=3)
+            c.add(
+                prism(np.array([(0.04, 0.12), (length * 0.7, 0.15), (0.04, m * 0.95)], np.float32), 0.015, 0.008),
+                turn=turn(0, np.pi / 2 * c.rng.choice([-1, 1]), 0),
+                paint=3,
+            )
 
 
 def gadget(c: Clay) -> None:
@@ -137,7 +151,9 @@ def gadget(c: Clay) -> None:
         c.add(cylinder(0.05, 0.04), (w * 0.7, h + 0.03, 0), paint=2)
     elif kind == "twin":
         r, length, gap = u(0.12, 0.2), u(0.3, 0.5), u(0.15, 0.25)
-        profile = np.array([(0, -length), (r, -length), (r, 0), (r * 0.6, length * 0.4), (r * 0.65, length), (0, length)], np.float32)
+        profile = np.array(
+            [(0, -length), (r, -length), (r, 0), (r * 0.6, length * 0.4), (r * 0.65, length), (0, length)], np.float32
+        )
         c.add(lathe(profile, 0.01), (gap, 0, 0), turn(-np.pi / 2), fold="x")
         c.add(box(gap, 0.05, length * u(0.2, 0.5), 0.02), paint=1)
         c.add(cylinder(0.04, length * 0.4), (0, 0.06, 0), turn(np.pi / 2), paint=2)
@@ -146,19 +162,45 @@ def gadget(c: Clay) -> None:
         c.add(box(w, h, d, u(0.01, 0.08)))
         for _ in range(c.count(1, 4)):
             r = u(0.04, 0.18)
-            c.add(cylinder(r, 0.05, 0.01) if c.chance(0.6) else box(r, 0.05, r * 0.6), (u(-w, w) * 0.7, u(-h, h) * 0.6, d), turn(np.pi / 2), paint=c.count(1, 3))
+            c.add(
+                cylinder(r, 0.05, 0.01) if c.chance(0.6) else box(r, 0.05, r * 0.6),
+                (u(-w, w) * 0.7, u(-h, h) * 0.6, d),
+                turn(np.pi / 2),
+                paint=c.count(1, 3),
+            )
         if c.chance(0.4):
-            c.add(tube(curve((-w * 0.8, h, 0), (-w * 0.8, h + 0.35, 0), (w * 0.8, h + 0.35, 0), (w * 0.8, h, 0), count=8), ramp(0.03, 0.03, 8)), paint=1)
+            c.add(
+                tube(
+                    curve((-w * 0.8, h, 0), (-w * 0.8, h + 0.35, 0), (w * 0.8, h + 0.35, 0), (w * 0.8, h, 0), count=8),
+                    ramp(0.03, 0.03, 8),
+                ),
+                paint=1,
+            )
     elif kind == "head":
         r = u(0.35, 0.5)
-        c.add(tube(curve((-r, -0.1, 0), (-r * 1.1, r * 1.6, 0), (r * 1.1, r * 1.6, 0), (r, -0.1, 0), count=10), ramp(u(0.03, 0.06), 0.045, 10)))
+        c.add(
+            tube(
+                curve((-r, -0.1, 0), (-r * 1.1, r * 1.6, 0), (r * 1.1, r * 1.6, 0), (r, -0.1, 0), count=10),
+                ramp(u(0.03, 0.06), 0.045, 10),
+            )
+        )
         c.add(cylinder(u(0.13, 0.22), u(0.05, 0.1), 0.04), (r * 0.95, -0.15, 0), ACROSS, fold="x", paint=1)
     elif kind == "robot":
         c.add(box(u(0.2, 0.3), u(0.2, 0.3), 0.17, 0.03))
         c.add(box(u(0.14, 0.25), u(0.1, 0.2), 0.15, 0.04), (0, u(0.4, 0.5), 0), paint=1)
         c.add(ellipsoid(0.05, 0.05, 0.04), (0.09, 0.45, 0.16), fold="x", paint=3)
         r = u(0.04, 0.09)
-        c.add(tube(np.array([(0.28, 0.15, 0), (u(0.35, 0.5), u(-0.2, 0.2), 0), (u(0.3, 0.6), u(-0.3, 0.3), u(0, 0.3))], np.float32), ramp(r, r, 3)), fold="x", paint=2)
+        c.add(
+            tube(
+                np.array(
+                    [(0.28, 0.15, 0), (u(0.35, 0.5), u(-0.2, 0.2), 0), (u(0.3, 0.6), u(-0.3, 0.3), u(0, 0.3))],
+                    np.float32,
+                ),
+                ramp(r, r, 3),
+            ),
+            fold="x",
+            paint=2,
+        )
         c.add(box(r * 1.2, 0.22, r * 1.3, 0.02), (0.13, -0.4, 0), fold="x", paint=1)
         c.add(box(r * 1.6, 0.05, r * 2.2, 0.02), (0.13, -0.62, 0.05), fold="x", paint=2)
         if c.chance(0.5):
@@ -205,7 +247,12 @@ def cad(c: Clay) -> None:
         c.add(cylinder(u(0.05, 0.12), 0.3), (0, 0, a * 1.3), op="cut")
         c.add(cylinder(u(0.05, 0.12), 0.3), (w * c.count(0, 1) * 0.5, b, 0), turn(np.pi / 2), op="cut", fold="x")
         if c.chance(0.6):
-            c.add(prism(np.array([(0, 0), (a * 1.2, 0), (0, b * 1.2)], np.float32), t * 0.7), (w * u(0, 0.8), 0, 0), turn(0, -np.pi / 2, 0), fold="x")
+            c.add(
+                prism(np.array([(0, 0), (a * 1.2, 0), (0, b * 1.2)], np.float32), t * 0.7),
+                (w * u(0, 0.8), 0, 0),
+                turn(0, -np.pi / 2, 0),
+                fold="x",
+            )
     elif kind == "flange":
         r, h = u(0.3, 0.55), u(0.04, 0.12)
         c.add(cylinder(r, h, 0.01))
@@ -222,7 +269,13 @@ def cad(c: Clay) -> None:
             c.add(cylinder(r * 0.18, 1), (r * 0.6, 0, 0), ring=c.count(3, 6), op="cut")
     elif kind == "pipe":
         r = u(0.1, 0.2)
-        path = curve((-0.6, u(-0.3, 0.3), 0), (0, u(-0.5, 0.5), u(-0.4, 0.4)), (0.1, 0.3, 0), (u(0.2, 0.6), u(-0.5, 0.6), 0), count=8)
+        path = curve(
+            (-0.6, u(-0.3, 0.3), 0),
+            (0, u(-0.5, 0.5), u(-0.4, 0.4)),
+            (0.1, 0.3, 0),
+            (u(0.2, 0.6), u(-0.5, 0.6), 0),
+            count=8,
+        )
         c.add(tube(path, ramp(r, r, 8)))
         for p, q in ((path[0], path[1]), (path[-1], path[-2])):
             out = (p - q) / np.linalg.norm(p - q)
@@ -233,11 +286,24 @@ def cad(c: Clay) -> None:
         for _ in range(c.count(1, 4)):
             at = (u(-0.5, 0.5), u(-0.4, 0.5), u(-0.5, 0.5))
             lay = turn(*(np.pi / 2 * c.rng.integers(0, 2, 3)))
-            prim: Primitive = cylinder(u(0.06, 0.25), u(0.2, 1)) if c.chance(0.5) else box(u(0.06, 0.3), u(0.1, 0.5), u(0.06, 0.6))
-            c.add(prim, at, lay, op="cut" if c.chance(0.65) else "add", fold="x" if c.chance(0.3) else "", paint=c.count(0, 2))
+            prim: Primitive = (
+                cylinder(u(0.06, 0.25), u(0.2, 1)) if c.chance(0.5) else box(u(0.06, 0.3), u(0.1, 0.5), u(0.06, 0.6))
+            )
+            c.add(
+                prim,
+                at,
+                lay,
+                op="cut" if c.chance(0.65) else "add",
+                fold="x" if c.chance(0.3) else "",
+                paint=c.count(0, 2),
+            )
     elif kind == "ring":
         r, t = u(0.3, 0.5), u(0.06, 0.2)
-        c.add(torus(r, t) if c.chance(0.6) else lathe(np.array([(r - t, -t), (r + t, -t), (r + t, t), (r - t, t)], np.float32), 0.01))
+        c.add(
+            torus(r, t)
+            if c.chance(0.6)
+            else lathe(np.array([(r - t, -t), (r + t, -t), (r + t, t), (r - t, t)], np.float32), 0.01)
+        )
         if c.chance(0.4):
             c.add(capsule(r, 0, 0, t * 0.4), ring=c.count(2, 6), paint=1)
             c.add(cylinder(t, t * 1.2), paint=2)
@@ -258,7 +324,16 @@ def solids(c: Clay) -> None:
         lay = turn(u(0, 3), u(0, 3), u(0, 3)) if c.chance(0.6) else None
         op = "cut" if i and c.chance(0.25) else "add"
         k = u(0.02, 0.15) if c.chance(0.35) else 0.0
-        c.add(_any(c, s), at, lay, op, k, "x" if c.chance(0.35) else "", c.count(3, 6) if i and c.chance(0.1) else 1, c.count(0, 3))
+        c.add(
+            _any(c, s),
+            at,
+            lay,
+            op,
+            k,
+            "x" if c.chance(0.35) else "",
+            c.count(3, 6) if i and c.chance(0.1) else 1,
+            c.count(0, 3),
+        )
 
 
 def _any(c: Clay, s: float) -> Primitive:
