@@ -85,7 +85,7 @@ class Memory(Store):
             return default
         if artifact is not None and entry.expires > self._clock.now:
             return artifact
-        self._take_back(entry)
+        self._take_back(entry, artifact)
         return default
 
     def put(
@@ -140,7 +140,7 @@ class Memory(Store):
     def stats(self) -> Statistics:
         with self._lock:
             self._drop_expired()
-            counts = [(entry.hits, entry.cost) for entry in self._entries.values()]
+            counts = [(e.hits, e.artifact.cost) for e in self._entries.values() if e.artifact is not None]
             return Statistics(
                 entries=len(self._entries),
                 bytes=self._bytes,
@@ -194,7 +194,7 @@ class Memory(Store):
                 self._policy.hit(entry)
         return found
 
-    def _take_back(self, entry: Entry) -> None:
+    def _take_back(self, entry: Entry, artifact: Artifact | None) -> None:
         """Make the hit just counted on `entry`, which is past its time or gone, the miss that it was."""
         with self._lock:
             self._misses += 1
@@ -204,7 +204,7 @@ class Memory(Store):
                 self._evictions["expired"] += 1
             else:  # its count was taken meanwhile, with this hit in it
                 self._past_hits -= 1
-                self._past_seconds -= entry.cost
+                self._past_seconds -= artifact.cost if artifact is not None else 0.0
 
     # All below is called with the lock held.
 
@@ -229,8 +229,9 @@ class Memory(Store):
     def _take_out(self, entry: Entry) -> None:
         del self._entries[entry.key]  # first: from here on nobody can add to its count
         self._bytes -= entry.size
-        self._past_hits += entry.hits
-        self._past_seconds += entry.hits * entry.cost
+        if entry.hits and entry.artifact is not None:
+            self._past_hits += entry.hits
+            self._past_seconds += entry.hits * entry.artifact.cost
         entry.artifact = None
 
     def _drop_expired(self) -> None:

@@ -19,26 +19,26 @@ class Entry:
     """An artifact in the memory store and what its policy knows about it.
 
     artifact : None once it has left the store: whoever still refers to the entry must not keep its bytes
-    size, cost : the artifact's, in bytes and seconds
+    size : bytes of the artifact
     miss_cost : seconds that losing it costs
     hits : times it was returned since it was put
     expires : when, on the store's clock, it is past its time; infinity for never
-    uses, seen, rank : the policy's own: uses it reckons with, how many of the hits are in them, and its priority
+    uses, seen, rank : the policy's own, and set by it: uses it reckons with, how many of the hits are in them, priority
     """
 
-    __slots__ = ("artifact", "cost", "expires", "hits", "key", "miss_cost", "rank", "seen", "size", "uses")
+    uses: int
+    seen: int
+    rank: float
+
+    __slots__ = ("artifact", "expires", "hits", "key", "miss_cost", "rank", "seen", "size", "uses")
 
     def __init__(self, key: Key, artifact: Artifact, miss_cost: float) -> None:
         self.key = key
         self.artifact: Artifact | None = artifact
         self.size = len(artifact.data)
-        self.cost = artifact.cost
         self.miss_cost = miss_cost
         self.expires = inf
         self.hits = 0
-        self.seen = 0
-        self.uses = 0
-        self.rank = 0.0
 
 
 class Policy(Protocol):
@@ -93,28 +93,37 @@ class GreedyDual:
         self._exponent = exponent
         self._most_uses = most_uses
         self._age = 0.0
-        self._queues: dict[int, _Queue] = {}
-        self._heads: list[tuple[float, int, _Queue]] = []
+        self._queues: dict[float, _Queue] = {}
+        self._heads: list[tuple[float, float, _Queue]] = []
         self._held = 0
         self._gone = 0
         # Two generations: when the newer is full it becomes the older, and the older is forgotten whole. Nothing is
-        # moved or scanned, and what went is remembered for one to two times `_generation`.
-        self._generation = ghosts / 2
+        # moved or scanned, and what went is remembered until one to two times `_generation` others have gone.
+        self._ghosts = ghosts
+        self._generation = 0
         self._newer: dict[Key, int] = {}
         self._older: dict[Key, int] = {}
 
     def add(self, entry: Entry) -> None:
         self._held += 1
-        entry.uses = 1 + (self._newer.pop(entry.key, 0) or self._older.pop(entry.key, 0))
+        key = entry.key
+        if key in self._newer:
+            entry.uses = 1 + self._newer[key]
+        elif key in self._older:
+            entry.uses = 1 + self._older[key]
+        else:
+            entry.uses = 1
+        entry.seen = 0
         self._wait(entry)
 
     def evict(self) -> Entry:
         heads = self._heads
         while True:
             rank, step, queue = heads[0]
-            entry = queue.entries.popleft()
-            if queue.entries:
-                heapreplace(heads, (queue.entries[0].rank, step, queue))
+            entries = queue.entries
+            entry = entries.popleft()
+            if entries:
+                heapreplace(heads, (entries[0].rank, step, queue))
             else:
                 heappop(heads)
             if entry.artifact is None:
@@ -126,10 +135,11 @@ class GreedyDual:
             else:
                 self._age = rank
                 self._held -= 1
-                if len(self._newer) >= min(self._generation * max(self._held, 100), _MOST_GHOSTS):
-                    self._older = self._newer
-                    self._newer = {}
-                self._newer[entry.key] = entry.uses
+                newer = self._newer
+                newer[entry.key] = entry.uses
+                if len(newer) > self._generation:
+                    self._older, self._newer = newer, {}
+                    self._generation = min(int(self._ghosts / 2 * self._held), _MOST_GHOSTS)
                 return entry
 
     def remove(self, entry: Entry) -> None:
@@ -150,15 +160,18 @@ class GreedyDual:
         if entry.uses > self._most_uses:
             entry.uses = self._most_uses
         worth = entry.uses * entry.miss_cost / (entry.size + 1)
-        # Written so that NaN is worth least: it would leave the heads without an order, and infinity would end ageing.
-        step = int(log2(min(worth, _MOST_WORTH)) * _STEPS) if worth > _LEAST_WORTH else _LEAST_STEP
-        queue = self._queues.get(step)
-        if queue is None:
-            queue = self._queues[step] = _Queue(2.0 ** (step / _STEPS * self._exponent))
+        if not _LEAST_WORTH < worth < _MOST_WORTH:  # NaN too: it would leave the heads without an order
+            worth = _MOST_WORTH if worth > 1 else _LEAST_WORTH
+        step = log2(worth) // _STEP
+        if step in self._queues:
+            queue = self._queues[step]
+        else:
+            queue = self._queues[step] = _Queue(2.0 ** (step * _STEP * self._exponent))
         entry.rank = rank = self._age + queue.worth
-        if not queue.entries:
+        entries = queue.entries
+        if not entries:
             heappush(self._heads, (rank, step, queue))
-        queue.entries.append(entry)
+        entries.append(entry)
 
 
 class _Queue:
@@ -171,11 +184,10 @@ class _Queue:
         self.entries: deque[Entry] = deque()
 
 
-_STEPS = 10
-"""Queues per octave of worth."""
+_STEP = 0.1
+"""Octaves of worth that share a queue."""
 _LEAST_WORTH = 1e-15
 _MOST_WORTH = 1e9
 """Seconds per byte. What is beyond is a mistake in somebody's clock."""
-_LEAST_STEP = int(log2(_LEAST_WORTH) * _STEPS)
 _MOST_GHOSTS = 50_000
 """Keys in one generation of ghosts, at some 170 bytes each."""
