@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
-from scipy.sparse import csr_matrix, diags_array
-from scipy.sparse.linalg import cg
+from scipy.sparse import csr_array, diags_array
 
 SOURCE = 4.0
 """−Δh: with 4, a disc of radius R gets h = R² − r², the square of a ball's depth."""
@@ -14,8 +13,11 @@ SOURCE = 4.0
 COARSEST = 32
 """Grids with no longer side than this start from zero; finer ones from the solution on half the grid."""
 
-TOLERANCE = 1e-4
-"""Relative residual of the solve; the depth it leaves unsettled is far below a thousandth of the object."""
+TOLERANCE = 1e-3
+"""Relative residual at which the solve stops; on photographs the depth is then within 0.01 cells of the exact one."""
+
+MOST_STEPS = 5_000
+"""Several times what the largest grid takes from nothing."""
 
 CLEARANCE = 0.05
 """The border keeps this share of a cell away from the nodes, so that no coefficient explodes."""
@@ -55,16 +57,39 @@ def solve(level: NDArray[np.float32]) -> NDArray[np.float64]:
         border = inside[here] & ~inside[there]
         diagonal[here][border] += 1 / crossing(level[here][border], level[there][border])
     row, column = np.concatenate(rows), np.concatenate(columns)
-    coupling = csr_matrix((np.full(len(row), -1.0), (row, column)), shape=(count, count))
-    matrix = coupling + diags_array(diagonal[inside])
-    source = np.full(count, SOURCE)
-    guess = _from_half(level)[inside]
-    found, _ = cg(
-        matrix.tocsr(), source, x0=guess, rtol=TOLERANCE, atol=0.0, M=diags_array(1 / diagonal[inside]), maxiter=4000
-    )
+    coupling = csr_array((np.full(len(row), -1.0), (row, column)), shape=(count, count))
+    matrix = (coupling + diags_array(diagonal[inside])).tocsr()
+    found = _conjugate_gradients(matrix, np.full(count, SOURCE), _from_half(level)[inside], 1 / diagonal[inside])
     # A node's own source and nearest border bound its height from below; an unsettled solve may not dip under.
     height[inside] = np.maximum(found, SOURCE / diagonal[inside] / 4)
     return height
+
+
+def _conjugate_gradients(
+    matrix: csr_array, source: NDArray[np.float64], guess: NDArray[np.float64], inverse: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The solution of matrix · x = source from `guess`, preconditioned by the inverse of the matrix's diagonal.
+
+    Not SciPy's, which takes its dot products from BLAS: their threads wait for each other on a busy machine (seconds
+    instead of a twentieth of one), and the order of summation, so the result, depends on how many there are.
+    """
+    x = guess.copy()
+    residual = source - matrix @ x
+    direction = inverse * residual
+    weight = (residual * direction).sum()
+    enough = TOLERANCE**2 * (source * source).sum()
+    for _ in range(MOST_STEPS):
+        if (residual * residual).sum() <= enough:
+            break
+        moved = matrix @ direction
+        step = weight / (direction * moved).sum()
+        x += step * direction
+        residual -= step * moved
+        better = inverse * residual
+        weight, before = (residual * better).sum(), weight
+        direction *= weight / before
+        direction += better
+    return x
 
 
 def _neighbours() -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
