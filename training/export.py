@@ -184,7 +184,7 @@ def main() -> None:
         },
         "trained": {k: {"steps": s["steps"], "hours": round(s["spent"] / 3600, 2)} for k, s in states.items()},
         "note": args.note,
-        "files": {p.name: {"bytes": p.stat().st_size, "blake3": blake3(p.read_bytes()).hexdigest()} for p in files},
+        "files": {p.name: blake3(p.read_bytes()).hexdigest() for p in files},
     }
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     print({k: f"{v:.2e}" for k, v in worst.items()}, f"{sum(p.stat().st_size for p in files) / 1e6:.1f} MB")

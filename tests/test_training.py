@@ -1,0 +1,200 @@
+"""The training data and the trained graphs' contract. What needs torch skips, visibly, where torch is not installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshkiln.engines.vecset.crop import FILL, SIZE, recentre, window
+from meshkiln.errors import BadPicture
+from training import sdf, testset
+from training.grammars import GRAMMARS, HELD_OUT
+from training.grammars.clay import turn
+from training.sampling import field_samples, gradient, place, surface
+from training.shapes import generator, make
+
+# --- the crop -------------------------------------------------------------------------------------------------------
+
+
+def picture(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """A red rectangle (top, bottom, left, right) on transparent blue."""
+    rgba = np.zeros((height, width, 4), np.uint8)
+    rgba[..., 2] = 255
+    top, bottom, left, right = box
+    rgba[top:bottom, left:right] = (255, 0, 0, 255)
+    return rgba
+
+
+@given(
+    height=st.integers(4, 300),
+    width=st.integers(4, 300),
+    corners=st.tuples(*[st.floats(0, 1)] * 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_cut_out_fills_four_fifths_of_the_crop_wherever_it_stood(
+    height: int, width: int, corners: tuple[float, float, float, float]
+) -> None:
+    top, bottom = sorted(int(c * (height - 1)) for c in corners[:2])
+    left, right = sorted(int(c * (width - 1)) for c in corners[2:])
+    seen = recentre(picture(height, width, (top, bottom + 1, left, right + 1)))
+    assert seen.shape == (4, SIZE, SIZE)
+    mass = seen[3]
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    if mass.sum() > 1:
+        assert abs((mass * x).sum() / mass.sum() - SIZE / 2) < 1
+        assert abs((mass * y).sum() / mass.sum() - SIZE / 2) < 1
+    extent = max(bottom + 1 - top, right + 1 - left)
+    want = (bottom + 1 - top) * (right + 1 - left) * (FILL * SIZE / extent) ** 2
+    if min(bottom - top, right - left) > extent / 8:
+        assert mass.sum() == pytest.approx(want, rel=0.12)
+
+
+def test_colour_under_zero_alpha_never_reaches_the_model() -> None:
+    seen = recentre(picture(40, 60, (10, 20, 5, 30)))
+    assert seen[2].max() == 0
+    assert (seen[:3] <= seen[3:] + 1e-6).all()
+
+
+def test_a_frame_point_finds_its_pixel_through_the_window() -> None:
+    cx, cy, side = window(picture(100, 100, (20, 60, 40, 60))[..., 3])
+    assert (cx, cy) == (50, 40)
+    assert cy - FILL * side / 2 == pytest.approx(20)  # y = +0.8 is the top edge of the taller extent
+
+
+def test_a_picture_without_an_object_is_refused() -> None:
+    with pytest.raises(BadPicture):
+        recentre(np.full((8, 8, 4), 127, np.uint8))
+
+
+# --- the fields -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("primitive", "point", "distance"),
+    [
+        (sdf.box(0.5, 0.3, 0.2), (0.8, 0.7, 0.2), 0.5),
+        (sdf.box(0.5, 0.3, 0.2, 0.1), (0.0, 0.0, 0.5), 0.3),
+        (sdf.cylinder(0.4, 0.2), (0.7, 0.6, 0.0), 0.5),
+        (sdf.torus(0.5, 0.1), (0.5, 0.0, 0.0), -0.1),
+        (sdf.capsule(0, 1, 0, 0.2), (0.3, 1.4, 0.0), 0.3),
+        (sdf.shell(np.array([(0.4, -1), (0.4, 1)], np.float32), 0.05), (0.0, 0.0, 0.5), 0.05),
+        (sdf.prism(np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float32), 0.5), (0.0, 0.0, 0.9), 0.4),
+    ],
+)
+def test_distances_are_those_of_geometry(primitive: sdf.Primitive, point: tuple[float, ...], distance: float) -> None:
+    assert float(primitive(np.array(point, np.float32)[:, None])[0]) == pytest.approx(distance, abs=1e-5)
+
+
+def test_every_grammar_makes_shapes_that_have_a_surface_in_the_frame() -> None:
+    seen: set[str] = set()
+    for index in range(400):
+        shape = make("train", index)
+        if shape.kind in seen:
+            continue
+        seen.add(shape.kind)
+        rng = generator("train", index, 1)
+        own = surface(shape, 1024, rng)
+        assert np.abs(shape.distance(own)).max() < 3e-3, shape.kind
+        placed = place(shape, own, rng)
+        points = placed.outward(own)
+        assert np.abs(points[:2]).max() == pytest.approx(FILL, abs=1e-4)
+        low, high = points.min(1), points.max(1)
+        assert np.allclose(low, -high, atol=1e-4), shape.kind
+    assert seen == set(GRAMMARS)
+
+
+def test_a_field_sample_just_outside_the_surface_says_so() -> None:
+    shape = make("train", 5)
+    rng = generator("train", 5, 1)
+    own = surface(shape, 1024, rng)
+    placed = place(shape, own, rng)
+    points = placed.outward(own)
+    g = gradient(placed, points)
+    outside = points + g / np.linalg.norm(g, axis=0) * 0.01
+    assert (placed.distance(outside) > 0).mean() > 0.97
+    queries, distance = field_samples(placed, points, rng, 256, 256)
+    assert queries.shape == (512, 3)
+    assert np.median(np.abs(distance[:256])) < np.median(np.abs(distance[256:]))
+
+
+# --- what is held out -----------------------------------------------------------------------------------------------
+
+
+def test_the_test_set_is_the_frozen_one() -> None:
+    assert testset.digest() == testset.FROZEN
+
+
+def test_training_draws_neither_held_out_grammars_nor_held_out_warps() -> None:
+    for index in range(300):
+        shape = make("train", index)
+        assert shape.kind not in HELD_OUT
+        assert not 0.2 < abs(shape.warp.taper) < 0.3
+    for index in range(100):
+        assert 0.2 <= abs(make("test", index).warp.taper) <= 0.3
+
+
+def test_a_shape_is_the_same_every_time_and_an_item_matches_its_picture() -> None:
+    a, b = testset.item(3), testset.item(3)
+    assert np.array_equal(a.rgba, b.rgba)
+    assert np.array_equal(a.surface, b.surface)
+    assert np.abs(a.distance(a.surface)).max() < 5e-3
+    assert (a.clean[..., 3] > 128).mean() > 0.02
+
+
+def test_turning_about_y_by_a_quarter_takes_z_to_x() -> None:
+    assert np.allclose(turn(0, np.pi / 2) @ np.array([0, 0, 1]), [1, 0, 0], atol=1e-6)
+
+
+# --- what needs torch -----------------------------------------------------------------------------------------------
+
+
+def test_muon_makes_an_update_whose_singular_values_are_all_near_one() -> None:
+    torch = pytest.importorskip("torch", reason="training needs the train extra")
+    from training.muon import orthogonalise
+
+    torch.manual_seed(0)
+    for shape in ((48, 16), (16, 48)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(*shape)).float())
+        assert float(values.min()) > 0.5
+        assert float(values.max()) < 1.4
+
+
+def test_the_distance_bias_in_the_attention_is_the_distance() -> None:
+    """With content switched off, a query attends to the anchor it stands on."""
+    torch = pytest.importorskip("torch", reason="training needs the train extra")
+    from training.autoencoder import Autoencoder
+
+    model = Autoencoder().eval()
+    with torch.no_grad():
+        model.query_q.weight.zero_()
+        model.log_beta_out.fill_(6.0)
+        width = model.sizes.width
+        features = model.features(torch.zeros(1, 100, 16))
+        k, v = (x.clone() for x in features.split(width, dim=-1))
+        for anchor in (0, 57, 99):
+            point = model.anchors[anchor][None, None]
+            near = model.query(torch.cat([k, v], -1), point)
+            only = model.query(torch.cat([k, v[:, anchor : anchor + 1].expand_as(v)], -1), point)
+            assert torch.allclose(near, only, atol=1e-4)
+
+
+def test_a_leg_taken_up_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs the train extra")
+    from training.loop import Leg
+
+    def leg() -> Leg:
+        torch.manual_seed(0)
+        return Leg(torch.nn.Linear(3, 3), tmp_path / "leg.pt", 60, (), 0.02, 1e-2)
+
+    first = leg()
+    for _ in range(3):
+        first.step(first.model(torch.ones(2, 3)).square().mean())
+    first.save()
+    again = leg()
+    assert again.steps == 3
+    assert torch.equal(again.model.weight, first.model.weight)
+    assert again.optimisers[1].state_dict()["state"][0]["step"] == 3
