@@ -188,7 +188,7 @@ def test_a_leg_taken_up_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     def leg() -> Leg:
         torch.manual_seed(0)
-        return Leg(torch.nn.Linear(3, 3), tmp_path / "leg.pt", 60, (), 0.02, 1e-2)
+        return Leg(torch.nn.Linear(3, 3), tmp_path / "leg.pt", 60, ("weight",), 0.02, 1e-2)
 
     first = leg()
     for _ in range(3):

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.autoencoder import Autoencoder, loss
 from training.dataset import NEAR
 from training.loop import Leg, every, join
+from training.state import load
 
 HIDDEN = ("encoder", "decoder", "query_mlp", "query_q", "query_out", "point_mlp")
 FIELDS = ("surface", "normal", "query", "distance")
@@ -77,13 +78,17 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=768)
     parser.add_argument("--kl", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="weights of an earlier leg (.npz or .pt)")
+    parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates; 0.5 for a further leg")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rank = join()
     torch.manual_seed(rank)
     args.out.mkdir(parents=True, exist_ok=True)
     model = Autoencoder().train()
-    leg = Leg(model, args.out / "autoencoder.pt", args.minutes, HIDDEN, 0.02, 1.5e-3)
+    if args.start:
+        load(model, args.start)
+    leg = Leg(model, args.out / "autoencoder.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
     shapes = Shapes(args.shards)
     rng = np.random.default_rng([leg.steps, rank])
     report = every(50)

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.autoencoder import Autoencoder
 from training.flow import Flow, loss
 from training.loop import Leg, every, join
+from training.state import load
 
 HIDDEN = ("picture.blocks", "blocks.")
 FIELDS = ("surface", "normal", "image", "aux")
@@ -69,15 +70,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=50)
     parser.add_argument("--batch", type=int, default=16, help="pictures per process")
     parser.add_argument("--copies", type=int, default=2, help="noises per picture")
+    parser.add_argument("--start", type=Path, help="weights of an earlier leg (.npz or .pt)")
+    parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates; 0.5 for a further leg")
     args = parser.parse_args()
     rank = join()
     torch.set_num_threads(1)
     torch.manual_seed(rank)
     args.out.mkdir(parents=True, exist_ok=True)
     autoencoder = Autoencoder().eval().requires_grad_(False)
-    autoencoder.load_state_dict(torch.load(args.autoencoder, weights_only=True)["average"])
+    load(autoencoder, args.autoencoder)
     model = Flow().train()
-    leg = Leg(model, args.out / "flow.pt", args.minutes, HIDDEN, 0.02, 1.5e-3)
+    if args.start:
+        load(model, args.start)
+    leg = Leg(model, args.out / "flow.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
     torch.manual_seed(leg.steps * 2 + rank)
     pictures = Pictures(args.shards, rank, leg.world)
     rng = np.random.default_rng([leg.steps, rank])
