@@ -122,7 +122,7 @@ def test_workers_share_the_processors_and_yield_to_this_process(pool: Pool) -> N
     pid, nice, *threads = ast.literal_eval(output(pool.run(task(stage("process")))).decode())
     assert pid in {worker.pid for worker in pool.stats().workers}
     assert pid != os.getpid()
-    assert nice == os.nice(0) + 5
+    assert nice == os.nice(0) + 10
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert threads == [str(share)] * 2
 

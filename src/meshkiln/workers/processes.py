@@ -85,7 +85,7 @@ class Pool:
         batching: bool = True,
         weights: Mapping[str, float] | None = None,
         poisoned: Iterable[str] = (),
-        nice: int = 5,
+        nice: int = 10,
     ) -> None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = processors if workers is None else workers
@@ -324,6 +324,7 @@ class Pool:
             pid=None if worker is None else worker.pid,
             stage=place.batch[0].task.stage.name if place.batch else None,
             busy=busy / max(1e-9, now - self._opened),
+            busy_seconds=busy,
             batches=place.batches,
             memory=0 if worker is None else worker.resident(),
         )

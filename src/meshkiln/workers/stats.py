@@ -12,13 +12,15 @@ class WorkerStats:
 
     pid : None while it is being replaced
     stage : the name of the stage it runs, or None when it has nothing to do
-    busy : share of the pool's life that this place spent on batches; batches : how many those were
+    busy_seconds : time that this place spent on batches since the pool was opened; batches : how many those were
+    busy : the same as a share of the pool's life
     memory : resident bytes; 0 where the system does not tell
     """
 
     pid: int | None
     stage: str | None
     busy: float
+    busy_seconds: float
     batches: int
     memory: int
 
