@@ -158,6 +158,22 @@ def test_what_the_caller_can_fix_comes_back_as_it_is_and_a_fault_as_stage_failed
     assert kiln.generate(b"cat").data, "a failure is not remembered"
 
 
+def test_a_picture_that_turns_out_to_be_unusable_leaves_the_store_as_it_was(kiln: Kiln) -> None:
+    def picky(task: Task) -> Ran:
+        if task.stage.name == "smooth":
+            raise BadPicture("no subject")
+        return run_here(task)
+
+    kiln.generate(b"dog")
+    before = set(kiln.store)
+    for _ in range(2):
+        with pytest.raises(BadPicture, match="no subject"):
+            Kiln(toy.ENGINE, kiln.store, runner=picky).generate(b"cat")
+        with pytest.raises(BadPicture, match="no subject"):
+            asyncio.run(Kiln(toy.ENGINE, kiln.store, runner=picky).agenerate(b"cat"))
+        assert set(kiln.store) == before
+
+
 def test_a_deadline_passes_without_stopping_the_computation(kiln: Kiln) -> None:
     let_go, computing = threading.Event(), threading.Event()
 

@@ -7,13 +7,14 @@ stages, each as a flight: whoever wants the same key at the same time waits for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from meshkiln.engines.base import PICTURE, Engine, Stage, engine
-from meshkiln.errors import MeshkilnError, StageFailed
+from meshkiln.errors import BadInput, MeshkilnError, StageFailed
 from meshkiln.flights import Flight, Flights
 from meshkiln.keys import Digest, Key, output_key
 from meshkiln.request import Link, Request, canonical_request, chain, picture_bytes
@@ -70,10 +71,12 @@ class _Progress:
     """What one generation has in hand; lives for one answer and is written by its driver only.
 
     records : output digests of cut-off stages learned on the way, so that an answer never needs a record to be kept
+    kept : keys that were put in the store on the way
     """
 
     made: dict[str, Made] = field(default_factory=dict)
     records: dict[Key, Digest] = field(default_factory=dict)
+    kept: list[Key] = field(default_factory=list)
 
 
 _Outcome = tuple[tuple[Link, ...], dict[str, Made]]
@@ -163,9 +166,13 @@ class Kiln:
         # Store look-ups may touch the disk, so every advance of the driver happens off the loop.
         flown = await asyncio.to_thread(_advance, steps, None)
         while isinstance(flown, _Flown):
-            made = await self.flights.arun(
-                flown.key, flown.compute, found=flown.found, deadline=deadline, priority=priority
-            )
+            try:
+                made = await self.flights.arun(
+                    flown.key, flown.compute, found=flown.found, deadline=deadline, priority=priority
+                )
+            except BadInput as error:
+                await asyncio.to_thread(steps.throw, error)
+                raise
             flown = await asyncio.to_thread(_advance, steps, made)
         return result_of(*flown, time.perf_counter() - started)
 
@@ -179,6 +186,16 @@ class Kiln:
     def chain(self, request: Request) -> tuple[Link, ...]:
         """The keys that `generate` would follow, as far as records tell. Computes nothing."""
         return chain(request, self._recorded)
+
+    def stored(self, request: Request) -> Result | None:
+        """The answer to `request` if it is stored whole; computes nothing."""
+        started = time.perf_counter()
+        links = self.chain(request)
+        last = links[-1]
+        made = None if last.output is None else self._look(last.output)
+        if made is None:
+            return None
+        return result_of(links, {last.stage.name: made}, time.perf_counter() - started)
 
     def explain(self, picture: object, format: str = "glb", **parameters: object) -> tuple[Link, ...]:
         """The chain of the request that `generate` would serve with the same arguments."""
@@ -213,9 +230,13 @@ class Kiln:
     def _fly(self, ask: _Ask, steps: _Steps, deadline: float | None) -> _Outcome:
         flown = _advance(steps, None)
         while isinstance(flown, _Flown):
-            made = self.flights.run(
-                flown.key, flown.compute, found=flown.found, deadline=deadline, priority=ask.priority
-            )
+            try:
+                made = self.flights.run(
+                    flown.key, flown.compute, found=flown.found, deadline=deadline, priority=ask.priority
+                )
+            except BadInput as error:
+                steps.throw(error)
+                raise
             flown = _advance(steps, made)
         return flown
 
@@ -226,7 +247,11 @@ class Kiln:
             links = chain(ask.request, lambda key: progress.records.get(key) or self._recorded(key))[:through]
             for link in self._missing(links, progress, ask.refresh):
                 flown = self._flown(ask, link, progress)
-                made = yield flown
+                try:
+                    made = yield flown
+                except BadInput:
+                    self._retract(progress)
+                    raise
                 if made.source == "computed" and not flown.led:
                     made = made.followed()
                 if not self._learn(link, made, progress):
@@ -300,7 +325,7 @@ class Kiln:
                 _media_type(stage, request),
                 _provenance(request, stage, inputs, ran.seconds),
             )
-            return Made(self._keep(ask, link, artifact), "computed", ran.output.value)
+            return Made(self._keep(ask, link, artifact, progress), "computed", ran.output.value)
 
         def found() -> Made | None:
             # Of an unresolved cut-off the record is looked for, which somebody else may have made meanwhile.
@@ -319,13 +344,13 @@ class Kiln:
 
     # The store, as the driver uses it.
 
-    def _keep(self, ask: _Ask, link: Link, artifact: Artifact) -> Artifact:
+    def _keep(self, ask: _Ask, link: Link, artifact: Artifact, progress: _Progress) -> Artifact:
         """Store what a stage made, and give it back with its provenance complete."""
         stage = link.stage
         assert link.key is not None
         if not stage.cutoff:
             final = stage is ask.request.engine.stages[-1]
-            self.store.put(link.key, artifact, replace=ask.refresh, durable=final)
+            self._put(progress, link.key, artifact, ask.refresh, durable=final)
             return artifact
         output = output_key(artifact.digest)
         provenance: dict[str, Json] = {**artifact.provenance, "source": output.hex()}
@@ -333,10 +358,21 @@ class Kiln:
         refuted = link.output is not None and link.output != output
         self.records_replaced += refuted
         record = Artifact.of(artifact.digest, artifact.cost, RECORD, provenance)
-        self.store.put(link.key, record, replace=ask.refresh or refuted, durable=False)
+        self._put(progress, link.key, record, ask.refresh or refuted)
         if worth_keeping(artifact.cost, len(artifact.data)):
-            self.store.put(output, artifact, replace=ask.refresh, durable=False)
+            self._put(progress, output, artifact, ask.refresh)
         return artifact
+
+    def _put(self, progress: _Progress, key: Key, artifact: Artifact, replace: bool, durable: bool = False) -> None:
+        if key not in self.store:
+            progress.kept.append(key)
+        self.store.put(key, artifact, replace=replace, durable=durable)
+
+    def _retract(self, progress: _Progress) -> None:
+        """Leave the store as it was: a picture that turns out to be unusable is not worth its first stages' room."""
+        for key in progress.kept:
+            with contextlib.suppress(KeyError):
+                del self.store[key]
 
     def _look(self, key: Key) -> Made | None:
         hit = self.store.get_tier(key)

@@ -128,6 +128,24 @@ def result_of(links: Sequence[Link], made: Mapping[str, Made], seconds: float) -
     )
 
 
+def result_of_artifact(key: Key, artifact: Artifact) -> Result:
+    """The result of a generation of which only the last artifact is known, as found."""
+    costs = cast("dict[str, float]", artifact.provenance.get("costs") or {})
+    stage = str(artifact.provenance.get("stage", "export"))
+    reports = [StageReport(name, None, None) for name in costs if name != stage]
+    return Result(
+        data=artifact.data,
+        media_type=artifact.media_type,
+        key=key,
+        digest=artifact.digest,
+        stages=(*reports, StageReport(stage, key, "memory", bytes=len(artifact.data))),
+        cost=sum(costs.values()),
+        saved=sum(costs.values()),
+        seconds=0.0,
+        provenance=artifact.provenance,
+    )
+
+
 def _report(link: Link, made: Made | None) -> StageReport:
     if made is None:
         return StageReport(link.stage.name, link.key, None)

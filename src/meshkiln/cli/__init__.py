@@ -14,9 +14,11 @@ from meshkiln.errors import BadInput, MeshkilnError
 COMMANDS = {
     "generate": "meshkiln.cli.generate:generate",
     "explain": "meshkiln.cli.explain:explain",
+    "serve": "meshkiln.cli.serve:serve",
     "render": "meshkiln.cli.look:render",
     "engines": "meshkiln.cli.look:engines",
     "cache": "meshkiln.cli.cache:cache",
+    "settings": "meshkiln.cli.serve:settings",
     "completion": "meshkiln.cli.look:completion",
 }
 

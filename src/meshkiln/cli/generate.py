@@ -12,7 +12,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from meshkiln.cli import show
-from meshkiln.engines.base import Engine, engine
+from meshkiln.engines.base import Engine, engine, read_texts
 from meshkiln.errors import BadInput, BadOutput, BadParameter, MeshkilnError
 from meshkiln.kiln import Kiln, Report
 from meshkiln.output import check_writable, write_unzipped
@@ -106,20 +106,14 @@ def generate(
 
 def asked_parameters(asked: Engine, settings: tuple[str, ...], **named: object) -> dict[str, Any]:
     """What the options ask for, values read as the engine's parameters want them. Raises BadParameter."""
-    parameters = {name: value for name, value in named.items() if value is not None}
-    known = {parameter.name: parameter.default for parameter in asked.parameters}
+    parameters: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    texts = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise BadParameter(f"--set {setting} is not NAME=VALUE, such as steps=20")
-        if isinstance(known.get(name), str):
-            parameters[name] = text
-        else:
-            try:
-                parameters[name] = json.loads(text)
-            except ValueError:
-                parameters[name] = text
-    return parameters
+        texts[name] = text
+    return {**parameters, **read_texts(asked, texts)}
 
 
 def _format(asked: Engine, format_: str | None, output: Path | None) -> str:

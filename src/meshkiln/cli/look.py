@@ -29,10 +29,12 @@ def engines(as_json: bool) -> None:
         out.print(f"  formats: {', '.join(engine.formats)}")
         for name, parameters in engine.recipes.items():
             out.print(f"  recipe {name}: " + ", ".join(f"{key}={value}" for key, value in parameters.items()))
-        rows = show.table("parameter", "default", "allowed", "stages", "")
+        rows = show.table("parameter", "default", "matters to")
+        rows.add_column("", overflow="fold")
         for parameter in engine.parameters:
-            stages = [stage.name for stage in engine.stages if parameter.name in stage.parameters]
-            rows.add_row(parameter.name, str(parameter.default), parameter.allowed(), ", ".join(stages), parameter.help)
+            stages = ", ".join(stage.name for stage in engine.stages if parameter.name in stage.parameters)
+            told = f"{parameter.help}: {parameter.allowed()}"
+            rows.add_row(parameter.name, str(parameter.default), stages, told)
         out.print(rows)
 
 

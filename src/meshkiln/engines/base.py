@@ -74,6 +74,19 @@ class Parameter:
                 raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
         return result
 
+    def from_text(self, text: str) -> object:
+        """What `text` (of a form, a query or a command line) stands for; `canonical` then judges it."""
+        words: dict[str, bool] = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False}
+        words |= {"no": False, "off": False}
+        try:
+            if isinstance(self.default, bool):
+                return words[text.strip().lower()]
+            if isinstance(self.default, int | float):
+                return float(text) if isinstance(self.default, float) or not text.strip("+-").isdigit() else int(text)
+        except (KeyError, ValueError):
+            pass
+        return text
+
     def allowed(self) -> str:
         """What would be right, in words: "a number from 1 to 100"."""
         if self.choices:
@@ -89,6 +102,12 @@ class Parameter:
         if self.low is not None:
             return f"{noun} of at least {self.low:g}{unit}"
         return f"{noun}{unit}"
+
+
+def read_texts(engine: Engine, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters given as text, as values of their types; unknown names stay for `Engine.canonical` to refuse."""
+    known = {parameter.name: parameter for parameter in engine.parameters}
+    return {name: known[name].from_text(text) if name in known else text for name, text in texts.items()}
 
 
 def _is_number(value: object) -> bool:

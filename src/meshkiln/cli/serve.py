@@ -1,0 +1,60 @@
+"""`meshkiln serve` and `meshkiln settings`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from meshkiln.cli import show
+from meshkiln.errors import MeshkilnError
+from meshkiln.settings import Loaded, allowed, load, variable
+
+
+@click.command(short_help="Serve over HTTP.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on.  [default: 8081]")
+@click.option("--engine", help="Engine of requests that name none.")
+@click.option("--workers", type=int, help="Worker processes.  [default: one per core]")
+@click.option("--upstream", "upstreams", multiple=True, metavar="URL", help="A server that engine `upstream` sends to.")
+def serve(
+    host: str | None, port: int | None, engine: str | None, workers: int | None, upstreams: tuple[str, ...]
+) -> None:
+    """Serve over HTTP until told to stop. Every setting has an environment variable too: see `meshkiln settings`."""
+    options = {"host": host, "port": port, "engine": engine, "workers": workers, "upstreams": upstreams or None}
+    loaded = load(options).settings
+    try:
+        from meshkiln.gateway.serve import run
+    except ModuleNotFoundError as error:
+        raise MeshkilnError(f"serving needs {error.name}: install meshkiln[serve]") from None
+    click.echo(f"Meshkiln serves {loaded.engine} at http://{loaded.host}:{loaded.port} (its description: /docs)")
+    run(loaded)
+
+
+@click.command(short_help="Every setting, its value and where it came from.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def settings(as_json: bool) -> None:
+    """Every setting with its value, where that came from, and what is allowed."""
+    loaded = load()
+    if as_json:
+        click.echo(json.dumps(_as_json(loaded), indent=2))
+        return
+    rows = show.table("setting", "value", "from", "variable", "allowed")
+    for name, origin in loaded.origins.items():
+        value = getattr(loaded.settings, name)
+        told = (
+            ", ".join(value)
+            if isinstance(value, tuple)
+            else str(value).lower()
+            if value in (True, False)
+            else str(value)
+        )
+        rows.add_row(name, told, origin, variable(name), allowed(name))
+    show.console().print(rows)
+
+
+def _as_json(loaded: Loaded) -> dict[str, object]:
+    return {
+        name: {"value": getattr(loaded.settings, name), "from": origin, "variable": variable(name)}
+        for name, origin in loaded.origins.items()
+    }

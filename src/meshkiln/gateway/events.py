@@ -1,0 +1,66 @@
+"""What happens to a generation, as numbered events that a client can take up again where it lost them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+KEPT = 500
+"""Events of one generation that can be taken up again; a stage reports a hundred steps at most."""
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment is sent, so that proxies keep the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. number : from 1, without gaps; kind : "state", "queue", "stage" or "step" """
+
+    number: int
+    kind: str
+    data: dict[str, Any]
+
+    def encoded(self) -> bytes:
+        """The event as server-sent text (WHATWG HTML, section 9.2)."""
+        return f"id: {self.number}\nevent: {self.kind}\ndata: {json.dumps(self.data)}\n\n".encode()
+
+
+@dataclass(slots=True)
+class Log:
+    """The events of one generation. Written and read on the event loop only."""
+
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT))
+    last: int = 0
+    ended: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, kind: str, data: dict[str, Any], end: bool = False) -> None:
+        """Tell those who follow. Nothing is added after the end."""
+        if self.ended:
+            return
+        self.last += 1
+        self.events.append(Event(self.last, kind, data))
+        self.ended = end
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    async def follow(self, after: int = 0) -> AsyncIterator[bytes]:
+        """Events numbered above `after` as server-sent text, up to the end."""
+        # A number from before a restart of the server is larger than any here: begin anew then.
+        sent = after if after <= self.last else 0
+        while True:
+            changed = self.changed
+            for event in [event for event in self.events if event.number > sent]:
+                yield event.encoded()
+                sent = event.number
+            if self.ended and sent >= self.last:
+                return
+            if changed is not self.changed:
+                continue
+            try:
+                await asyncio.wait_for(changed.wait(), HEARTBEAT)
+            except TimeoutError:
+                yield b": still here\n\n"

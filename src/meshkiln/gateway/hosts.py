@@ -1,0 +1,119 @@
+"""Who may call from a browser: a foreign Host or Origin gets 403.
+
+A page of somebody else's cannot reach a server on this machine by a name it controls (DNS rebinding: the Host is then
+foreign), nor make a visitor's browser post or delete here (the Origin is then foreign).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from meshkiln.gateway.problems import MEDIA_TYPE, Problem
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+class HostGuard:
+    """Refuses foreign hosts and origins, and answers CORS preflights of the origins that are allowed.
+
+    host : the listening address; on a wildcard address any IP literal is served, as no page can be at one it spoofs
+    allowed : further host names
+    origins : origins whose pages may call, such as "https://studio.example.org"
+    """
+
+    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        self.app = app
+        self.names = {name.lower() for name in (*LOOPBACK, host, *allowed)}
+        self.any_address = host in ("0.0.0.0", "::")
+        self.origins = {origin.rstrip("/").lower() for origin in origins}
+        self._known: dict[bytes, bool] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        host = origin = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origin = value
+        if host is None or not self._serves(host):
+            await refuse(send, Problem(403, "foreign-host", "This host name is not served", _hint(host)))
+            return
+        if origin is None:
+            await self.app(scope, receive, send)
+            return
+        text = origin.decode("latin-1").lower()
+        if text in self.origins:
+            await self._with_cors(origin, scope, receive, send)
+        elif urlsplit(text).netloc.encode() == host.lower() and text != "null":
+            await self.app(scope, receive, send)
+        else:
+            detail = "set cors_origins to let pages of other origins call"
+            await refuse(send, Problem(403, "foreign-origin", "Pages of this origin may not call", detail))
+
+    def _serves(self, host: bytes) -> bool:
+        known = self._known.get(host)
+        if known is None:
+            known = self._judge(host.decode("latin-1").lower())
+            if len(self._known) < 1000:
+                self._known[host] = known
+        return known
+
+    def _judge(self, host: str) -> bool:
+        name, colon, port = host.rpartition(":")
+        bare = name if colon and port.isdigit() and not (host.startswith("[") and host.endswith("]")) else host
+        if bare in self.names:
+            return True
+        if not self.any_address:
+            return False
+        try:
+            ipaddress.ip_address(bare.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    async def _with_cors(self, origin: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        if scope["method"] == "OPTIONS":
+            asked = dict(scope["headers"]).get(b"access-control-request-headers", b"")
+            allow += [
+                (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+                (b"access-control-allow-headers", asked),
+                (b"access-control-max-age", b"600"),
+            ]
+            await send({"type": "http.response.start", "status": 204, "headers": allow})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def allowing(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", [])
+                assert isinstance(headers, list)
+                message = {**message, "headers": [*headers, *allow]}
+            await send(message)
+
+        await self.app(scope, receive, allowing)  # type: ignore[arg-type]
+
+
+def _hint(host: bytes | None) -> str:
+    if host is None:
+        return "send a Host header"
+    return f"{host.decode('latin-1')!r} is foreign here; add it to allowed_hosts if it is yours"
+
+
+async def refuse(send: Send, problem: Problem) -> None:
+    """Send `problem` as a whole response."""
+    body = problem.body()
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

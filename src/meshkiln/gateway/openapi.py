@@ -1,0 +1,116 @@
+"""What the OpenAPI description says beyond what the routes' signatures tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from meshkiln.engines.base import Parameter
+from meshkiln.kiln import Kiln
+from meshkiln.settings import Settings
+
+DESCRIPTION = (
+    "A picture in, a mesh out; and never the same thing made twice. "
+    "Post a picture, follow its events or wait, and get the artifact it links to. "
+    "Errors are problem documents (RFC 9457)."
+)
+PROBLEM: dict[str, Any] = {
+    "description": "What was wrong, as a problem document (RFC 9457)",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+EVENTS: dict[str, Any] = {
+    "summary": "What happens to a generation, as server-sent events",
+    "description": "Events `state`, `queue`, `stage` and `step`; resumable with Last-Event-ID.",
+    "responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The events"}},
+}
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+ARTIFACT: dict[str, Any] = {
+    "summary": "The bytes of an artifact",
+    "description": "With a strong ETag, If-None-Match, Range and If-Range.",
+    "responses": {
+        200: {"content": _BYTES, "description": "The bytes"},
+        206: {"content": _BYTES, "description": "A range of them"},
+        304: {"description": "They are what If-None-Match names"},
+    },
+}
+
+
+def generate(kilns: Mapping[str, Kiln], settings: Settings) -> dict[str, Any]:
+    """The description of `POST /v1/generations`, its limits among it."""
+    parameters = {p.name: p for kiln in kilns.values() for p in kiln.engine.parameters}
+    fields = {name: schema(p) for name, p in parameters.items()}
+    call = {
+        "engine": {"type": "string", "enum": list(kilns)},
+        "recipe": {"type": "string", "description": "a name for a setting of parameters; see /v1/engines"},
+        "wait": {"type": "number", "minimum": 0, "maximum": settings.wait_seconds, "description": "seconds"},
+        "timeout": {"type": "number", "minimum": 0, "maximum": 86400, "description": "seconds"},
+        "priority": {"type": "integer", "minimum": -100, "maximum": 100},
+    }
+    binary = {"type": "string", "format": "binary", "maxLength": settings.body_bytes}
+    form = {"type": "object", "required": ["image"], "properties": {"image": binary, **call, **fields}}
+    document = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "string", "contentEncoding": "base64"}, **call, **fields},
+    }
+    pictures = ("image/png", "image/jpeg", "image/webp", "image/tiff", "image/bmp", "image/gif")
+    return {
+        "summary": "Make a mesh of a picture, or find it",
+        "description": (
+            f"A body of at most {settings.body_bytes} bytes. A stored result answers at once (200); else the accepted "
+            "job (202), or the finished one when it is ready within `wait` seconds (also as `Prefer: wait=N`). "
+            "`Idempotency-Key` is honoured; `Cache-Control: no-cache` computes anew."
+        ),
+        "responses": {
+            200: {"description": "The finished generation"},
+            202: {"description": "The accepted generation; Location names it"},
+        },
+        "openapi_extra": {
+            "parameters": [
+                *_in("query", {**call, **fields}),
+                *_in("header", {"Idempotency-Key": {"type": "string"}, "Prefer": {"type": "string"}}),
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "multipart/form-data": {"schema": form},
+                    "application/json": {"schema": document},
+                    **{kind: {"schema": binary} for kind in pictures},
+                },
+            },
+        },
+    }
+
+
+def schema(parameter: Parameter) -> dict[str, Any]:
+    """A parameter's JSON schema."""
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    told: dict[str, Any] = {
+        "type": kinds[type(parameter.default)],
+        "default": parameter.default,
+        "description": f"{parameter.help}; {parameter.allowed()}",
+    }
+    if parameter.choices:
+        told["enum"] = list(parameter.choices)
+    if parameter.low is not None:
+        told["minimum"] = parameter.low
+    if parameter.high is not None:
+        told["maximum"] = parameter.high
+    return told
+
+
+def _in(place: str, schemas: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    return [{"name": name, "in": place, "required": False, "schema": told} for name, told in schemas.items()]

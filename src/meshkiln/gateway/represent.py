@@ -1,0 +1,67 @@
+"""How generations look from outside: JSON documents of jobs and of stored answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from meshkiln.gateway.jobs import SUCCEEDED, Job
+from meshkiln.result import Result
+
+STORED = "k"
+"""An id that begins so names a stored answer: what follows is its key. No job was made for it."""
+
+
+def of_job(job: Job, place: tuple[int, float] | None, formats: Mapping[str, str]) -> dict[str, Any]:
+    """A job's document.
+
+    place : its position among the distinct generations that wait (0: it is being made), and estimated seconds left
+    formats : of its engine
+    """
+    document: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state,
+        "engine": job.ask.engine,
+        "recipe": job.ask.recipe,
+        "parameters": dict(job.ask.parameters),
+        "priority": job.priority,
+        "created": job.created,
+        "started": job.started,
+        "finished": job.finished,
+        "position": None if place is None else place[0],
+        "estimated_seconds": None if place is None else round(place[1], 3),
+        "error": None if job.error is None else dict(job.error),
+        "links": {"self": f"/v1/generations/{job.id}", "events": f"/v1/generations/{job.id}/events"},
+    }
+    if job.state == SUCCEEDED and job.result is not None:
+        document |= _told(job.result)
+        document["links"]["artifact"] = f"/v1/artifacts/{job.result['key']}"
+        document["links"]["formats"] = {name: f"/v1/generations/{job.id}/artifacts/{name}" for name in formats}
+    return document
+
+
+def of_stored(result: Result) -> dict[str, Any]:
+    """The document of an answer that was stored whole."""
+    key = result.key.hex()
+    parameters = result.provenance.get("parameters")
+    return {
+        "id": f"{STORED}{key}",
+        "state": SUCCEEDED,
+        "engine": result.provenance.get("engine"),
+        "recipe": None,
+        "parameters": parameters if isinstance(parameters, dict) else {},
+        "priority": 0,
+        "created": result.provenance.get("made"),
+        "started": None,
+        "finished": result.provenance.get("made"),
+        "position": None,
+        "estimated_seconds": None,
+        "error": None,
+        **_told(result.as_json()),
+        "links": {"self": f"/v1/generations/{STORED}{key}", "artifact": f"/v1/artifacts/{key}"},
+    }
+
+
+def _told(result: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("key", "digest", "media_type", "bytes", "stages", "cost_seconds", "saved_seconds")
+    return {name: result[name] for name in names}

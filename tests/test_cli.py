@@ -1,0 +1,195 @@
+"""The command line as a person meets it: real engine, real store, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trimesh
+from PIL import Image, ImageDraw
+
+PROGRAM = [sys.executable, "-c", "from meshkiln.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def run(home: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "MESHKILN_CACHE_DIR": str(home / "cache"), "COLUMNS": "160"}
+    done = subprocess.run(
+        [*PROGRAM, *map(str, words)], cwd=home, env=environ, capture_output=True, text=True, check=False, timeout=110
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def picture(path: Path, colour: str = "red") -> Path:
+    image = Image.new("RGBA", (96, 96), (0, 0, 0, 0))
+    ImageDraw.Draw(image).ellipse((20, 12, 76, 84), fill=colour)
+    image.save(path)
+    return path
+
+
+def stages(text: str) -> dict[str, Any]:
+    return {stage["stage"]: stage["source"] for stage in json.loads(text)["stages"]}
+
+
+def test_a_picture_becomes_a_mesh_once(home: Path) -> None:
+    ball = picture(home / "ball.png")
+    first = run(home, "generate", ball, "--json")
+    assert set(stages(first.stdout).values()) == {"computed"}
+    again = run(home, "generate", ball, "--json")
+    assert stages(again.stdout)["export"] == "disk"
+    assert "computed" not in stages(again.stdout).values()
+    mesh = trimesh.load(home / "ball.glb", force="mesh")
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    assert mesh.is_watertight
+    assert json.loads(first.stdout)["digest"] == json.loads(again.stdout)["digest"]
+
+
+def test_stl_after_glb_runs_only_what_export_wants(home: Path) -> None:
+    done = run(home, "generate", picture(home / "ball.png"), "-o", home / "ball.stl", "--size", "80", "--json")
+    assert {name for name, source in stages(done.stdout).items() if source == "computed"} <= {"export", "read", "matte"}
+    assert max(trimesh.load(home / "ball.stl").extents) == pytest.approx(80, rel=1e-3)
+
+
+def test_obj_comes_with_its_material_and_texture(home: Path) -> None:
+    picture(home / "my ball.png")
+    run(home, "generate", home / "my ball.png", "-o", home / "my ball.obj")
+    mesh = trimesh.load(home / "my ball.obj", force="mesh")
+    assert mesh.visual.kind == "texture"
+    assert mesh.visual.material.image.size[0] > 0
+    run(home, "generate", home / "my ball.png", "--format", "obj")
+    assert (home / "my ball.obj.zip").read_bytes()[:2] == b"PK"
+
+
+def test_one_bad_picture_does_not_stop_the_rest(home: Path) -> None:
+    good, bad = picture(home / "blue.png", "blue"), home / "bad.png"
+    bad.write_bytes(b"not a picture")
+    done = run(home, "generate", bad, good, home / "none.png", "-o", home / "many", "--json", code=2)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("type") for line in lines] == ["BadPicture", None, "BadPicture"]
+    assert sorted(path.name for path in (home / "many").iterdir()) == ["blue.glb"]
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["generate", "none.png"], "none.png does not exist"),
+        (["generate", "."], "folder"),
+        (["generate", "empty.png"], "empty"),
+        (["generate", "noise.png"], "noise.png"),
+        (["generate", "cut.png"], "cut.png"),
+        (["generate", "clear.png"], "transparent"),
+        (["generate", "ball.png", "-o", "no/such/../x.doc"], "suffix"),
+        (["generate", "ball.png", "-o", "/proc/x.glb"], "cannot be written"),
+        (["generate", "ball.png", "--format", "doc"], "glb, obj, ply, stl, 3mf"),
+        (["generate", "ball.png", "--faces", "-3"], "from 0 to"),
+        (["generate", "ball.png", "-p", "nose=3"], "depth"),
+        (["generate", "ball.png", "-p", "depth"], "NAME=VALUE"),
+        (["generate", "ball.png", "--engine", "magic"], "inflate"),
+        (["generate", "ball.png", "--recipe", "magic"], "recipe"),
+        (["generate", "ball.png", "other/ball.png"], "both be written"),
+        (["render", "none.glb"], "does not exist"),
+        (["cache", "rm", "abc"], "at least 8"),
+        (["cache", "rm"], "--picture"),
+    ],
+    ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(
+    home: Path, words: list[str], says: str
+) -> None:
+    picture(home / "ball.png")
+    (home / "empty.png").write_bytes(b"")
+    (home / "noise.png").write_bytes(bytes(range(256)))
+    (home / "cut.png").write_bytes((home / "ball.png").read_bytes()[:200])
+    Image.new("RGBA", (32, 32), (9, 9, 9, 0)).save(home / "clear.png")
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "cache" not in path.parts}
+    stored = run(home, "cache", "ls", "--json").stdout
+    done = run(home, *words, code=2)
+    sentences = [line for line in done.stderr.splitlines() if line.strip()]
+    assert says in done.stderr
+    assert len(sentences) == 1, done.stderr
+    after = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "cache" not in path.parts}
+    assert after == before
+    keys = [json.loads(line)["key"] for line in run(home, "cache", "ls", "--json").stdout.splitlines()]
+    assert keys == [json.loads(line)["key"] for line in stored.splitlines()]
+
+
+def test_explain_says_what_is_stored_and_which_parameter_caused_the_miss(home: Path) -> None:
+    ball = picture(home / "ball.png")
+    run(home, "generate", ball)
+    rows = {row["stage"]: row for row in json.loads(run(home, "explain", ball, "--json").stdout)}
+    assert not any(row["runs"] for row in rows.values())
+    rows = {row["stage"]: row for row in json.loads(run(home, "explain", ball, "-p", "depth=2", "--json").stdout)}
+    assert rows["inflate"]["runs"]
+    assert rows["inflate"]["reason"] == "depth: stored 1.0, asked 2.0"
+    assert rows["inflate"]["expected_seconds"] > 0
+    unknown = json.loads(run(home, "explain", picture(home / "new.png", "green"), "--json").stdout)
+    assert unknown[1]["key"] is None
+    assert "read" in unknown[0]["reason"]
+    assert "expected" in run(home, "explain", ball).stdout
+
+
+def test_a_picture_and_all_derived_from_it_can_be_forgotten(home: Path) -> None:
+    doomed, kept = picture(home / "doomed.png", "purple"), picture(home / "kept.png", "orange")
+    run(home, "generate", doomed, kept, "-o", home / "both")
+    run(home, "cache", "rm", "--picture", doomed)
+    assert stages(run(home, "generate", kept, "-o", home / "both", "--json").stdout)["export"] == "disk"
+    again = stages(run(home, "generate", doomed, "-o", home / "both", "--json").stdout)
+    assert set(again.values()) == {"computed"}
+
+
+def test_cache_tells_verifies_and_clears(home: Path) -> None:
+    run(home, "generate", picture(home / "ball.png"))
+    figures = json.loads(run(home, "cache", "stats", "--json").stdout)
+    assert figures["stages"]["export"]["entries"] >= 1
+    assert "export" in run(home, "cache", "stats").stdout
+    lines = [json.loads(line) for line in run(home, "cache", "ls", "--json").stdout.splitlines()]
+    assert len(lines) == figures["entries"]
+    run(home, "cache", "verify")
+    assert "removed 1 artifact" in run(home, "cache", "rm", lines[0]["key"][:16]).stdout
+    run(home, "cache", "clear", "--yes")
+    assert run(home, "cache", "ls", "--json").stdout == ""
+
+
+def test_render_draws_what_was_made(home: Path) -> None:
+    run(home, "generate", picture(home / "ball.png"))
+    run(home, "render", home / "ball.glb", "-o", home / "views.png", "--size", "64", "--views", "front,side")
+    with Image.open(home / "views.png") as views:
+        assert views.size == (128, 64)
+        red, green, blue = views.convert("RGB").getpixel((32, 32))
+    assert red > 2 * max(green, blue)
+
+
+def test_engines_tells_stages_parameters_and_ranges(home: Path) -> None:
+    told = run(home, "engines").stdout
+    assert "read → matte → inflate → finish → export" in told
+    assert "from 0.02 to 3" in told
+    listed = {engine["name"]: engine for engine in json.loads(run(home, "engines", "--json").stdout)}
+    assert [stage["name"] for stage in listed["inflate"]["stages"]][0] == "read"
+
+
+def test_completion_scripts_are_printed(home: Path) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "meshkiln" in run(home, "completion", shell).stdout
+
+
+def test_importing_meshkiln_is_light() -> None:
+    heavy = ["torch", "onnxruntime", "cv2", "scipy", "skimage", "trimesh", "fastapi", "starlette", "numpy", "PIL"]
+    code = f"import meshkiln, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    times = []
+    for _ in range(5):
+        code = "import time; a = time.perf_counter(); import meshkiln; print(time.perf_counter() - a)"
+        times.append(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout))
+    assert min(times) <= 0.150
