@@ -117,7 +117,7 @@ class Memory(Store):
                     self._next_expiry = entry.expires
             if key in self._entries and not self._make_way(key, now, replace):
                 return True
-            if entry.size > self._max_bytes or not self._max_entries:
+            if entry.size > self._max_bytes:
                 self._refused += 1
                 return False
             self._entries[key] = entry
@@ -125,7 +125,9 @@ class Memory(Store):
             self._puts += 1
             self._policy.add(entry)
             while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
-                self._evict("size" if self._bytes > self._max_bytes else "entries")
+                reason = "size" if self._bytes > self._max_bytes else "entries"
+                self._evictions[reason] += 1
+                self._take_out(self._policy.evict())
             return entry.artifact is not None
 
     def resize(self, max_bytes: int | None = None, max_entries: int | None = None) -> None:
@@ -135,7 +137,8 @@ class Memory(Store):
             self._max_entries = self._max_entries if max_entries is None else _bound("max_entries", max_entries)
             self._drop_expired()
             while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
-                self._evict("resized")
+                self._evictions["resized"] += 1
+                self._take_out(self._policy.evict())
 
     def stats(self) -> Statistics:
         with self._lock:
@@ -221,10 +224,6 @@ class Memory(Store):
     def _remove(self, entry: Entry) -> None:
         self._policy.remove(entry)
         self._take_out(entry)
-
-    def _evict(self, reason: str) -> None:
-        self._evictions[reason] += 1
-        self._take_out(self._policy.evict())
 
     def _take_out(self, entry: Entry) -> None:
         del self._entries[entry.key]  # first: from here on nobody can add to its count

@@ -23,11 +23,9 @@ class Entry:
     miss_cost : seconds that losing it costs
     hits : times it was returned since it was put
     expires : when, on the store's clock, it is past its time; infinity for never
-    uses, seen, rank : the policy's own, and set by it: uses it reckons with, how many of the hits are in them, priority
+    uses, seen, rank : the policy's own: uses it reckons with, how many of the hits are in them, and its priority
     """
 
-    uses: int
-    seen: int
     rank: float
 
     __slots__ = ("artifact", "expires", "hits", "key", "miss_cost", "rank", "seen", "size", "uses")
@@ -39,6 +37,8 @@ class Entry:
         self.miss_cost = miss_cost
         self.expires = inf
         self.hits = 0
+        self.seen = 0
+        self.uses = 1
 
 
 class Policy(Protocol):
@@ -95,7 +95,6 @@ class GreedyDual:
         self._age = 0.0
         self._queues: dict[float, _Queue] = {}
         self._heads: list[tuple[float, float, _Queue]] = []
-        self._held = 0
         self._gone = 0
         # Two generations: when the newer is full it becomes the older, and the older is forgotten whole. Nothing is
         # moved or scanned, and what went is remembered until one to two times `_generation` others have gone.
@@ -105,58 +104,10 @@ class GreedyDual:
         self._older: dict[Key, int] = {}
 
     def add(self, entry: Entry) -> None:
-        self._held += 1
-        key = entry.key
-        if key in self._newer:
-            entry.uses = 1 + self._newer[key]
-        elif key in self._older:
-            entry.uses = 1 + self._older[key]
-        else:
-            entry.uses = 1
-        entry.seen = 0
-        self._wait(entry)
-
-    def evict(self) -> Entry:
-        heads = self._heads
-        while True:
-            rank, step, queue = heads[0]
-            entries = queue.entries
-            entry = entries.popleft()
-            if entries:
-                heapreplace(heads, (entries[0].rank, step, queue))
-            else:
-                heappop(heads)
-            if entry.artifact is None:
-                self._gone -= 1
-            elif entry.hits != entry.seen:
-                entry.uses += entry.hits - entry.seen
-                entry.seen = entry.hits
-                self._wait(entry)
-            else:
-                self._age = rank
-                self._held -= 1
-                newer = self._newer
-                newer[entry.key] = entry.uses
-                if len(newer) > self._generation:
-                    self._older, self._newer = newer, {}
-                    self._generation = min(int(self._ghosts / 2 * self._held), _MOST_GHOSTS)
-                return entry
-
-    def remove(self, entry: Entry) -> None:
-        # Its place in a queue is skipped when it comes up, unless too many of those are waiting.
-        self._held -= 1
-        self._gone += 1
-        if self._gone > 64 + self._held:
-            self._gone = 0
-            for queue in self._queues.values():
-                queue.entries = deque(e for e in queue.entries if e.artifact is not None and e is not entry)
-            self._heads = [(q.entries[0].rank, step, q) for step, q in self._queues.items() if q.entries]
-            heapify(self._heads)
-
-    def hit(self, entry: Entry) -> None:
-        """Nothing: `Entry.hits` says it."""
-
-    def _wait(self, entry: Entry) -> None:
+        if entry.key in self._newer:
+            entry.uses += self._newer.pop(entry.key)
+        elif entry.key in self._older:
+            entry.uses += self._older.pop(entry.key)
         if entry.uses > self._most_uses:
             entry.uses = self._most_uses
         worth = entry.uses * entry.miss_cost / (entry.size + 1)
@@ -166,21 +117,66 @@ class GreedyDual:
         if step in self._queues:
             queue = self._queues[step]
         else:
-            queue = self._queues[step] = _Queue(2.0 ** (step * _STEP * self._exponent))
+            rounded = 2.0 ** (step * _STEP * self._exponent)
+            queue = self._queues[step] = _Queue(rounded, rounded * _STEP / 2)
         entry.rank = rank = self._age + queue.worth
-        entries = queue.entries
-        if not entries:
+        if not queue.entries:
             heappush(self._heads, (rank, step, queue))
-        entries.append(entry)
+        queue.entries.append(entry)
+
+    def evict(self) -> Entry:
+        heads = self._heads
+        while True:
+            rank, step, queue = heads[0]
+            entries = queue.entries
+            entry = entries.popleft()
+            if not entries:
+                heappop(heads)
+            elif entries[0].rank > rank + queue.slack:
+                heapreplace(heads, (entries[0].rank, step, queue))
+            if entry.artifact is None:
+                self._gone -= 1
+            elif entry.hits != entry.seen:
+                entry.uses += entry.hits - entry.seen
+                entry.seen = entry.hits
+                self.add(entry)
+            else:
+                self._age = rank
+                self._newer[entry.key] = entry.uses
+                if len(self._newer) > self._generation:
+                    self._older, self._newer = self._newer, {}
+                    self._generation = min(int(self._ghosts / 2 * self._waiting()), _MOST_GHOSTS)
+                return entry
+
+    def remove(self, entry: Entry) -> None:
+        # Its place in a queue is skipped when it comes up, unless too many of those are waiting.
+        self._gone += 1
+        if self._gone % 64 == 0 and self._gone > self._waiting() / 2:
+            self._gone = 0
+            for queue in self._queues.values():
+                queue.entries = deque(e for e in queue.entries if e.artifact is not None and e is not entry)
+            self._heads = [(q.entries[0].rank, step, q) for step, q in self._queues.items() if q.entries]
+            heapify(self._heads)
+
+    def hit(self, entry: Entry) -> None:
+        """Nothing: `Entry.hits` says it."""
+
+    def _waiting(self) -> int:
+        return sum(len(queue.entries) for queue in self._queues.values())
 
 
 class _Queue:
-    """Entries of one rounded worth, in order of their priorities; `worth` is what they have on top of the age."""
+    """Entries of one rounded worth, in order of their priorities.
 
-    __slots__ = ("entries", "worth")
+    worth : what they have on top of the age
+    slack : how far its head may be past the place that the queue has among the heads: as much as rounding takes
+    """
 
-    def __init__(self, worth: float) -> None:
+    __slots__ = ("entries", "slack", "worth")
+
+    def __init__(self, worth: float, slack: float) -> None:
         self.worth = worth
+        self.slack = slack
         self.entries: deque[Entry] = deque()
 
 
