@@ -161,24 +161,21 @@ class Disk(Store):
     def put_many(self, artifacts: Iterable[tuple[Key, Artifact]]) -> int:
         """Keep many artifacts, the small ones among them in one transaction; returns how many are kept now.
 
-        As `put` with its defaults for each; an error ends it early and is counted.
+        As `put` with its defaults for each.
         """
-        kept = 0
-        small: list[New] = []
+        kept, bulk, taken = 0, list[New](), 0
         for key, artifact in artifacts:
-            if len(artifact.data) > self._inline:
+            new = New.of(key, artifact, None, None, self._inline)
+            if not new.inline or new.charge > self.max_bytes:
                 kept += self.put(key, artifact)
                 continue
-            small.append(New.of(key, artifact, None, None, self._inline))
-        try:
-            for start in range(0, len(small), _PAGE_OF_ROWS):
-                stay, added = self._put_inline(small[start : start + _PAGE_OF_ROWS], False)
-                kept += stay
-                with self._lock:
-                    self._puts += added
-        except MEDIUM as error:
-            self._fault(error)
-        return kept
+            bulk.append(new)
+            taken += new.charge
+            # A transaction stays in the log until it ends, and the log is part of what the store takes.
+            if len(bulk) >= _PAGE_OF_ROWS or taken >= self.max_bytes // 100:
+                kept += self._put_bulk(bulk)
+                bulk, taken = [], 0
+        return kept + self._put_bulk(bulk)
 
     def __delitem__(self, key: Key) -> None:
         try:
@@ -320,6 +317,16 @@ class Disk(Store):
             done = [self._insert(connection, new, None, replace) for new in news]
         self._remove(gone for _, _, gone in done)
         return sum(kept for kept, _, _ in done), sum(added for _, added, _ in done)
+
+    def _put_bulk(self, news: list[New]) -> int:
+        try:
+            kept, added = self._put_inline(news, False)
+        except MEDIUM as error:
+            self._fault(error)
+            return 0
+        with self._lock:
+            self._puts += added
+        return kept
 
     def _put_file(self, new: New, replace: bool) -> tuple[int, int]:
         with self._index.writing() as connection:

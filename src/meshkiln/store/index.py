@@ -12,8 +12,11 @@ wait for writers.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +50,9 @@ _MAPPED = 64 * 2**20
 mapped, a read among 10⁶ artifacts costs 1.35 instead of 1.55 times one among 10³ (in SQLite alone). A disk that fails
 to read a mapped page kills the process, which is why small indexes, where it gains nothing, are not mapped."""
 
+_LOG_WAIT = 1.0
+"""Seconds that a writer waits at most to have the log emptied."""
+
 _LARGEST_PRIME = 2**63 - 25  # the largest prime a rowid can hold
 
 
@@ -71,6 +77,7 @@ class Index:
         self, path: Path, *, wal_bytes: int = 0, read_only: bool = False, unusable: Exception | None = None
     ) -> None:
         self._path = path
+        self._log = path.with_name(path.name + "-wal")
         self._unusable = unusable
         self._wal_pages = max(64, wal_bytes // PAGE)
         self._read_only = read_only
@@ -108,6 +115,7 @@ class Index:
             try:
                 yield writer
                 writer.execute("COMMIT")
+                self._bound_log(writer)
             except BaseException:
                 if writer.in_transaction:
                     writer.execute("ROLLBACK")
@@ -132,6 +140,19 @@ class Index:
             self._pause()
             self._closed = True
             self._resume()
+
+    def _bound_log(self, writer: sqlite3.Connection) -> None:
+        # SQLite's own checkpoints let others write meanwhile, and so under many writers never reach the log's end,
+        # which therefore grows. This one makes them wait. It is refused while another is going on: then we wait.
+        until = time.monotonic() + _LOG_WAIT
+        with contextlib.suppress(OSError):
+            while os.stat(self._log).st_size > self._wal_pages * PAGE * 3 // 2:
+                writer.execute(f"PRAGMA busy_timeout={int(_LOG_WAIT * 1000)}")
+                ((refused, _, _),) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if refused:
+                    if time.monotonic() > until:
+                        return  # a reader that stands still; the log is bounded again once it goes on
+                    time.sleep(0.002)
 
     def _borrow(self) -> sqlite3.Connection:
         with self._gate:
@@ -184,8 +205,7 @@ class Index:
     def _connect_read_only(self) -> sqlite3.Connection:
         # Without write permission a log that exists can be read, but none can be created. `immutable` says that
         # nobody writes; should somebody do so after all, digests catch what is read wrong.
-        log = self._path.with_name(self._path.name + "-wal")
-        mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+        mode = "mode=ro" if self._log.exists() else "mode=ro&immutable=1"
         connection = sqlite3.connect(
             f"file:{quote(str(self._path))}?{mode}", uri=True, isolation_level=None, check_same_thread=False
         )
