@@ -354,14 +354,14 @@ def test_flights_may_wait_for_flights_and_know_how_long_they_did() -> None:
     assert all(seconds >= 0.05 for seconds in waited)
 
 
-def test_a_computation_that_waits_for_itself_is_told_so(threads: ThreadPoolExecutor) -> None:
+def test_a_computation_that_waits_for_itself_is_told_so() -> None:
     flights = Flights()
 
     def around(flight: Flight) -> int:
         return flights.run(OTHER, lambda flight: asyncio.run(flights.arun(KEY, around)))
 
     with pytest.raises(RecursionError, match="waits for its own result"):
-        threads.submit(flights.run, KEY, around).result(PATIENCE)
+        flights.run(KEY, around, deadline=time.monotonic() + PATIENCE)
 
 
 def test_no_lock_is_held_while_computing_or_looking(threads: ThreadPoolExecutor) -> None:

@@ -211,11 +211,12 @@ def _on_loop(
     flight.on_cancel(stop)
     ended = False
     try:
-        # A loop that was stopped, not closed, leaves its tasks as they are and tells nobody.
-        while not concurrent.futures.wait((task,), LOOP_CHECK).done:
+        # Waiting for a cancelled task lasts until it has really ended, so that two of a kind never run at once. But a
+        # loop that was stopped leaves its tasks as they are and tells nobody.
+        while not ended and not concurrent.futures.wait((task,), LOOP_CHECK).done:
             ended = not loop.is_running()
-            if ended:
-                task.cancel()
+        if ended:
+            task.cancel()
         return task.result()
     except concurrent.futures.CancelledError as error:
         if stopped:

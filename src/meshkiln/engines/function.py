@@ -7,7 +7,7 @@ A call's key holds the function's name and version and its arguments, bound and 
     numpy array, dict of them application/vnd.safetensors
     JSON value                application/json (None, bool, int, float, list, dict with str keys)
 
-and nothing else: a value that would come back as something different (a tuple as a list) is refused, and nothing is
+and nothing else (a dict of arrays comes back in the order of its names): a value that would come back as something different (a tuple as a list) is refused, and nothing is
 ever pickled.
 """
 
@@ -40,7 +40,7 @@ def function_name(function: Callable[..., Any]) -> str:
     if inspect.ismethod(function):
         raise TypeError(f"{function!r} is bound to an object that its key would not show; wrap the plain function")
     name = getattr(function, "__qualname__", "<no name>")
-    if not inspect.isroutine(function) or name.endswith(">"):
+    if not inspect.isroutine(function) or name.endswith(">") or function.__module__ is None:
         raise TypeError(f"{function!r} has no name that tells it from others; define it with def, or give name=")
     module = function.__module__
     if module in ("__main__", "__mp_main__"):
@@ -99,7 +99,7 @@ def pack_result(result: object, name: str) -> tuple[bytes, str]:
 
 
 def unpack_result(data: bytes, media_type: str) -> Any:
-    """What `pack_result` packed: equal, of the same types, and the caller's own to change."""
+    """What `pack_result` packed: equal, of the same types, and the caller's own to change. Arrays come by name."""
     if media_type == BYTES:
         return data
     if media_type == TEXT:
@@ -109,7 +109,8 @@ def unpack_result(data: bytes, media_type: str) -> Any:
     arrays = unpack(data, media_type)
     if not isinstance(arrays, dict):
         raise ValueError(f"{media_type} is not a media type of function results")
-    return arrays[_SINGLE] if set(arrays) == {_SINGLE} else arrays
+    # safetensors keeps the names, not their order.
+    return arrays[_SINGLE] if set(arrays) == {_SINGLE} else dict(sorted(arrays.items()))
 
 
 def _as_arrays(result: Any) -> dict[str, Any] | None:
