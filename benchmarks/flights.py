@@ -17,14 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from results_file import Bar, Results
-
 from meshkiln import flight, flights, heartbeat, once
 from meshkiln.flights import Flight, Flights
 from meshkiln.keys import Key, digest
 from meshkiln.store import leases
 from meshkiln.store.disk import Disk
 from meshkiln.store.memory import Memory
+from results_file import Bar, Results
 
 ROUNDS, CALLS = 15, 200
 THREADS, TASKS = 400, 1000
@@ -133,7 +132,7 @@ def main() -> None:
         },
         [Bar("computations of one key that a crowd asks for at once", crowd["most computations"], 1)],
         [
-            "overhead: an empty computation, start to answer; 'bare thread' is starting and joining one, for comparison",
+            "overhead: an empty computation, start to answer; 'bare thread' starts and joins one, for comparison",
             "landing: from the end of the computation to the last waiter's answer, divided by the waiters",
         ],
     )
