@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 
 from meshkiln.cli import show
@@ -24,7 +25,7 @@ OUT = Path("out")
 
 
 def main() -> None:
-    from sample import draw
+    from sample import sample
 
     out = Console(highlight=False)
     OUT.mkdir(exist_ok=True)
@@ -32,7 +33,7 @@ def main() -> None:
     picture = OUT / "sample.png"
     if not picture.exists():
         out.print("drawing the sample picture …")
-        draw().save(picture)
+        Image.fromarray(sample(1024)).save(picture)
 
     kiln = Kiln(store=Tiers(Memory(), Disk(OUT / "store")))
     asked = [
