@@ -18,7 +18,8 @@ import trimesh
 from numpy.typing import NDArray
 
 from benchmarks.results_file import data_folder
-from meshkiln.engines.vecset.crop import FILL
+from meshkiln.engines.vecset.crop import FILL, window
+from meshkiln.quality.metrics import Camera
 
 F64 = NDArray[np.float64]
 
@@ -54,12 +55,14 @@ class Seen:
 
     reference : closed, its bounding box centred, the larger of its x and y half-extents 0.8
     rgba : (384, 384, 4) uint8, straight alpha
+    camera : of the picture's crop
     """
 
     name: str
     view: int
     reference: trimesh.Trimesh
     rgba: NDArray[np.uint8]
+    camera: Camera
 
 
 def names(which: str = "test") -> tuple[str, ...]:
@@ -79,7 +82,16 @@ def seen(which: str = "test", views: int = len(VIEWS)) -> Iterator[Seen]:
 def look(name: str, view: int) -> Seen:
     """One mesh from one camera."""
     mesh = in_frame(upright(name), *VIEWS[view])
-    return Seen(name, view, mesh, picture(mesh, seed=len(VIEWS) * sorted(UP).index(name) + view))
+    rgba = picture(mesh, seed=len(VIEWS) * sorted(UP).index(name) + view)
+    half = float(np.tan(np.deg2rad(FIELD_OF_VIEW / 2))) * distance(mesh)
+    cx, cy, side = window(rgba[..., 3])
+    centre = ((cx / SIZE * 2 - 1) * half, (1 - cy / SIZE * 2) * half)
+    return Seen(name, view, mesh, rgba, Camera(distance(mesh), centre, side / SIZE * half))
+
+
+def distance(mesh: trimesh.Trimesh) -> float:
+    """Of the camera from the middle of a mesh in its frame."""
+    return float(np.abs(mesh.vertices).max()) * 1.35 / float(np.tan(np.deg2rad(FIELD_OF_VIEW / 2)))
 
 
 @cache
@@ -118,14 +130,13 @@ def in_frame(mesh: trimesh.Trimesh, azimuth: float, elevation: float) -> trimesh
 def picture(mesh: trimesh.Trimesh, seed: int = 0, size: int = SIZE, samples: int = 2) -> NDArray[np.uint8]:
     """A perspective picture of a mesh in its frame: one colour, a shadow-casting lamp, a sky, a highlight."""
     rng = np.random.default_rng([7, seed])
-    distance = float(np.abs(mesh.vertices).max()) * 1.35 / np.tan(np.deg2rad(FIELD_OF_VIEW / 2))
     fine = size * samples
     half = np.tan(np.deg2rad(FIELD_OF_VIEW / 2))
     at = ((np.arange(fine) + 0.5) / fine * 2 - 1) * half
     x, y = np.meshgrid(at, -at)
     ray = np.stack([x.ravel(), y.ravel(), -np.ones(fine * fine)], axis=1)
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-    eye = np.broadcast_to([0.0, 0.0, distance], ray.shape)
+    eye = np.broadcast_to([0.0, 0.0, distance(mesh)], ray.shape)
     face, hit, point = mesh.ray.intersects_id(eye, ray, multiple_hits=False, return_locations=True)
     flat = mesh.face_normals[face]
     smooth = trimesh.triangles.points_to_barycentric(mesh.triangles[face], point)

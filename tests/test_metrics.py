@@ -137,6 +137,15 @@ def test_silhouette_is_upright() -> None:
     assert mask.sum() == pytest.approx(16 * 16, abs=34)
 
 
+def test_perspective_shows_what_is_near_larger() -> None:
+    """A disc at height z above the window's plane is magnified by d / (d − z)."""
+    plate = box((0.8, 0.8, 1e-3), (0, 0, 1.0))
+    area = metrics.silhouette(plate, metrics.Camera(4.0, (0.0, 0.0), 1.0)).mean() * 4
+    assert area == pytest.approx((0.8 * 4 / 3) ** 2, rel=0.03)
+    aside = metrics.silhouette(plate, metrics.Camera(4.0, (0.4, 0.0), 1.0))
+    assert aside.any(axis=0).nonzero()[0].mean() == pytest.approx(128 * 0.6, abs=2)
+
+
 def test_alignment_undoes_a_similarity() -> None:
     reference = trimesh.util.concatenate([box((1, 0.6, 0.4)), sphere(0.25, (0.5, 0.4, 0.1))])
     turn = trimesh.transformations.rotation_matrix(0.2, (1, 2, 3))

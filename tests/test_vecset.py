@@ -11,7 +11,9 @@ import trimesh
 
 from meshkiln.engines.base import Work
 from meshkiln.engines.vecset import ENGINE, crop
-from meshkiln.engines.vecset.encode import uv_project
+from meshkiln.engines.vecset.camera import Camera, fit, looking
+from meshkiln.engines.vecset.decode import uv_project
+from meshkiln.engines.vecset.encode import window
 from meshkiln.engines.vecset.floaters import without_floaters
 from meshkiln.engines.vecset.grid import F32, Mesh
 from meshkiln.engines.vecset.manifest import manifest
@@ -106,18 +108,37 @@ def test_floaters_go_and_cavities_stay() -> None:
     assert len(without_floaters(Mesh.empty()).faces) == 0
 
 
+def pixel_of(project: np.ndarray, point: tuple[float, float, float], pixels: np.ndarray) -> tuple[float, float]:
+    u, v, s = project @ (*point, 1)
+    return float(u / s * pixels.shape[1]), float(v / s * pixels.shape[0])
+
+
 def test_a_vertex_finds_its_pixel() -> None:
     pixels = np.zeros((60, 100, 4), np.uint8)
     pixels[10:50, 20:60] = 255
-    project = uv_project(pixels)
-    side = 40 / crop.FILL
-    for (x, y), (column, row) in {
-        (0, 0): (40, 30),
-        (0.8, 0.8): (60, 10),
-        (-1, -1): (40 - side / 2, 30 + side / 2),
-    }.items():
-        u, v, s = project @ (x, y, 0.3, 1)
-        assert (u / s * 100, v / s * 60) == pytest.approx((column, row))
+    straight = Camera(0.0, (0.0, 0.0), 1.0)
+    project = uv_project(straight, window(pixels))
+    assert pixel_of(project, (0, 0, 0.3), pixels) == pytest.approx((40, 30))
+    assert pixel_of(project, (crop.FILL, crop.FILL, -0.2), pixels) == pytest.approx((60, 10))
+    near = uv_project(Camera(0.4, (0.1, -0.2), 1.2), window(pixels))
+    expected = Camera(0.4, (0.1, -0.2), 1.2).crop(np.array([[0.3, 0.2, 0.5]]))[0]
+    assert pixel_of(near, (0.3, 0.2, 0.5), pixels) == pytest.approx(expected * (25, -25) + (40, 30))
+
+
+@pytest.mark.parametrize("nearness", [0.0, 0.2, 0.4])
+def test_the_camera_is_found_from_the_outline(nearness: float) -> None:
+    """A bar that runs towards the viewer, off the axis, looks different from near and far."""
+    bar = trimesh.creation.box((0.3, 0.3, 1.6))
+    bar.apply_translation((0.5, 0.2, 0))
+    shape = trimesh.util.concatenate([bar, trimesh.creation.box((1.6, 0.4, 0.4))]).subdivide_to_size(0.02)
+    mesh = Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int32))
+    true = looking(mesh.vertices, nearness)
+    column, row = ((true.crop(mesh.vertices) * (1, -1) + 1) * 32).astype(int).T
+    outline = np.zeros((64, 64), bool)
+    outline[row, column] = True
+    assert fit(mesh, outline).nearness == pytest.approx(nearness, abs=0.051)
+    assert np.abs(true.crop(mesh.vertices)).max() == pytest.approx(crop.FILL)
+    assert fit(Mesh.empty(), outline).nearness == 0
 
 
 def disc(size: int = 96) -> np.ndarray:

@@ -10,8 +10,9 @@ code of Occupancy Networks has √3 for its unit box), scores, IoUs and normal c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Quality:
     near_iou : over points normally distributed about the reference's surface (as Zhang et al. 2023, 3DShape2VecSet,
         report beside the volume's), which sees what a volume hides: shells and thin parts
     normal_consistency : mean |cos| of normals at nearest points, both ways, averaged (Mescheder et al. 2019)
-    silhouette_iou : orthographic along z, over the square around both
+    silhouette_iou : seen by the camera given, or along z without perspective in the square around both
     components, watertight : of the mesh
     """
 
@@ -83,15 +84,38 @@ class Quality:
         }
 
 
-def evaluate(mesh: trimesh.Trimesh, reference: trimesh.Trimesh, points: int = POINTS, seed: int = 0) -> Quality:
+class Camera(NamedTuple):
+    """A pinhole at (0, 0, distance) looking along −z; its square window lies in the plane z = 0.
+
+    distance : from that plane; infinite for no perspective
+    centre, half : of the window
+    """
+
+    distance: float = math.inf
+    centre: tuple[float, float] = (0.0, 0.0)
+    half: float = 1.0
+
+
+def evaluate(
+    mesh: trimesh.Trimesh,
+    reference: trimesh.Trimesh,
+    points: int = POINTS,
+    seed: int = 0,
+    camera: Camera | None = None,
+) -> Quality:
     """`mesh` against a closed `reference` in the frame they share.
 
     points : samples on each surface, in the volume and near the surface
     seed : of all samples; the same for every mesh, so that meshes of one reference meet the same points
+    camera : for the silhouettes, in the frame of the meshes
     Raises ValueError for a reference that is empty or not closed, whose inside is therefore undefined.
     """
     if len(reference.faces) == 0 or not reference.is_watertight:
         raise ValueError("the reference must be a closed mesh with faces, or its inside is undefined")
+    if camera is None:
+        every = np.abs(np.concatenate([reference.bounds, mesh.bounds if len(mesh.faces) else reference.bounds]))
+        camera = Camera(half=float(every[:, :2].max()))
+    silhouettes = silhouette(mesh, camera), silhouette(reference, camera)
     scale, offset = normalisation(reference)
     reference = _moved(reference, scale, offset)
     if len(mesh.faces) == 0:
@@ -105,7 +129,6 @@ def evaluate(mesh: trimesh.Trimesh, reference: trimesh.Trimesh, points: int = PO
     rng = np.random.default_rng([seed, 2])
     low, high = np.minimum(mesh.bounds[0], reference.bounds[0]), np.maximum(mesh.bounds[1], reference.bounds[1])
     volume = rng.uniform(low, high, (points, 3))
-    half = float(np.abs([low[:2], high[:2]]).max())
     near = theirs + rng.normal(scale=NEAR, size=theirs.shape)
     return Quality(
         accuracy=float(accuracy.mean()),
@@ -114,7 +137,7 @@ def evaluate(mesh: trimesh.Trimesh, reference: trimesh.Trimesh, points: int = PO
         volume_iou=iou(contains(mesh, volume), contains(reference, volume)),
         near_iou=iou(contains(mesh, near), contains(reference, near)),
         normal_consistency=cosine,
-        silhouette_iou=iou(silhouette(mesh, half=half), silhouette(reference, half=half)),
+        silhouette_iou=iou(*silhouettes),
         components=components(mesh),
         watertight=bool(mesh.is_watertight),
     )
@@ -181,14 +204,19 @@ def contains(mesh: trimesh.Trimesh, points: F64) -> Bools:
     return inside
 
 
-def silhouette(mesh: trimesh.Trimesh, size: int = 256, half: float = 1.0) -> Bools:
-    """The mesh seen along −z without perspective: (size, size) bool of [−half, half]², row 0 at the top."""
+def silhouette(mesh: trimesh.Trimesh, camera: Camera | None = None, size: int = 256) -> Bools:
+    """Where the camera (None: no perspective, [−1, 1]²) sees the mesh: (size, size) bool, row 0 at the top."""
+    camera = camera or Camera()
     if len(mesh.faces) == 0:
         return np.zeros((size, size), bool)
-    centre = ((np.arange(size) + 0.5) / size * 2 - 1) * half
-    x, y = np.meshgrid(centre, -centre)
-    start = np.stack([x.ravel(), y.ravel(), np.full(size * size, float(mesh.bounds[1, 2]) + half)], axis=1)
-    along = np.broadcast_to([0.0, 0.0, -1.0], start.shape)
+    centre = ((np.arange(size) + 0.5) / size * 2 - 1) * camera.half
+    x, y = (axis.ravel() for axis in np.meshgrid(centre + camera.centre[0], -centre + camera.centre[1]))
+    if math.isinf(camera.distance):
+        start = np.stack([x, y, np.full(size * size, float(mesh.bounds[1, 2]) + camera.half)], axis=1)
+        along = np.broadcast_to([0.0, 0.0, -1.0], start.shape)
+    else:
+        start = np.broadcast_to([0.0, 0.0, camera.distance], (size * size, 3))
+        along = np.stack([x, y, np.full(size * size, -camera.distance)], axis=1)
     hit: Bools = mesh.ray.intersects_any(start, along)  # type: ignore[no-untyped-call]
     return hit.reshape(size, size)
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshkiln.engines.base import Work
-from meshkiln.engines.vecset import dense, runtime, sparse
+from meshkiln.engines.vecset import camera, dense, runtime, sparse
 from meshkiln.engines.vecset.floaters import without_floaters
 from meshkiln.engines.vecset.grid import F32, Field
 
@@ -26,7 +27,7 @@ def warm() -> None:
 
 
 def decode(batch: Sequence[Work]) -> list[Value]:
-    """The stage: for each `{"latents", "uv_project"}`, a mesh `{"vertices", "faces", "uv_project"}` in the frame.
+    """The stage: for each `{"latents", "outline", "window"}`, a mesh `{"vertices", "faces", "uv_project"}`.
 
     Parameters `octree_resolution`, `decoder`.
     """
@@ -39,8 +40,19 @@ def decode(batch: Sequence[Work]) -> list[Value]:
         else:
             mesh = sparse.decode([field(its)], resolution)[0]
         mesh = without_floaters(mesh)
-        values.append({"vertices": mesh.vertices, "faces": mesh.faces, "uv_project": work.inputs[0]["uv_project"]})
+        seen_from = camera.fit(mesh, np.unpackbits(work.inputs[0]["outline"], axis=1).astype(bool))
+        project = uv_project(seen_from, work.inputs[0]["window"])
+        values.append({"vertices": mesh.vertices, "faces": mesh.faces, "uv_project": project})
     return values
+
+
+def uv_project(seen_from: camera.Camera, window: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 4): a vertex (x, y, z, 1) → (u·s, v·s, s), its place in the cut-out from the upper left.
+
+    window : (4,) as `encode` gives it
+    """
+    u, v, half_width, half_height = window
+    return np.array([[half_width, 0, u], [0, -half_height, v], [0, 0, 1]]) @ seen_from.matrix()
 
 
 def field(features: F32) -> Field:

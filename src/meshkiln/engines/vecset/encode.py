@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.base import Work
 from meshkiln.engines.vecset import crop, runtime
+from meshkiln.engines.vecset.camera import OUTLINE
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
@@ -21,24 +22,28 @@ def warm() -> None:
 
 
 def encode(batch: Sequence[Work]) -> list[Value]:
-    """The stage: for each cut-out `{"pixels"}`, `{"tokens": (T, C) float32, "uv_project": (3, 4) float64}`."""
-    cutouts = [work.inputs[0]["pixels"] for work in batch]
-    images = np.stack([crop.recentre(pixels) for pixels in cutouts])
-    tokens = runtime.run("encoder.onnx", image=images)
-    return [{"tokens": t, "uv_project": uv_project(p)} for t, p in zip(tokens, cutouts, strict=True)]
+    """The stage: for each cut-out `{"pixels"}`, what the model and the texture need to know of it.
 
-
-def uv_project(pixels: NDArray[np.uint8]) -> NDArray[Any]:
-    """What takes a vertex (x, y, z, 1) of the frame to (u·s, v·s, s): its place in the cut-out, from the upper left.
-
-    The model's frame neglects perspective, so this does too.
+    tokens : (T, C) float32
+    outline : (64, 8) uint8, the crop's silhouette as packed bits
+    window : (4,) float64, where the crop is in the cut-out: (u, v) of its middle, and half its width and height
     """
+    cutouts = [work.inputs[0]["pixels"] for work in batch]
+    tokens = runtime.run("encoder.onnx", image=np.stack([crop.recentre(pixels) for pixels in cutouts]))
+    return [
+        {"tokens": its, "outline": np.packbits(outline(pixels), axis=1), "window": window(pixels)}
+        for its, pixels in zip(tokens, cutouts, strict=True)
+    ]
+
+
+def outline(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The silhouette (64, 64) of the crop that the model sees of a cut-out (H, W, 4)."""
+    seen: NDArray[np.bool_] = crop.recentre(pixels, OUTLINE)[3] >= 0.5
+    return seen
+
+
+def window(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Where the crop is in the cut-out (H, W, 4): (u, v) of its middle and half its width and height, in [0, 1]."""
     height, width = pixels.shape[:2]
     cx, cy, side = crop.window(pixels[..., 3])
-    return np.array(
-        [
-            [side / 2 / width, 0, 0, cx / width],
-            [0, -side / 2 / height, 0, cy / height],
-            [0, 0, 0, 1],
-        ]
-    )
+    return np.array([cx / width, cy / height, side / 2 / width, side / 2 / height])

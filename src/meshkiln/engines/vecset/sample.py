@@ -30,7 +30,7 @@ def warm() -> None:
 
 
 def sample(batch: Sequence[Work]) -> list[Value]:
-    """The stage: for each `{"tokens", "uv_project"}`, `{"latents": (L, D) float32, "uv_project"}`.
+    """The stage: for each `{"tokens", …}`, `{"latents": (L, D) float32}` and what else `encode` gave.
 
     Parameters `steps`, `guidance_scale`, `seed`. Items of different steps share a batch; none sees another's schedule.
     """
@@ -57,7 +57,7 @@ def sample(batch: Sequence[Work]) -> list[Value]:
         for i, end in zip(where, ends, strict=True):
             latents[i] = end
     return [
-        {"latents": end, "uv_project": work.inputs[0]["uv_project"]}
+        {"latents": end, "outline": work.inputs[0]["outline"], "window": work.inputs[0]["window"]}
         for end, work in zip(latents, batch, strict=True)
         if end is not None
     ]
