@@ -124,9 +124,11 @@ class Memory(Store):
             self._bytes += entry.size
             self._puts += 1
             self._policy.add(entry)
-            while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
-                reason = "size" if self._bytes > self._max_bytes else "entries"
-                self._evictions[reason] += 1
+            while self._bytes > self._max_bytes:
+                self._evictions["size"] += 1
+                self._take_out(self._policy.evict())
+            while len(self._entries) > self._max_entries:
+                self._evictions["entries"] += 1
                 self._take_out(self._policy.evict())
             return entry.artifact is not None
 

@@ -77,8 +77,8 @@ class GreedyDual:
     most_uses : uses count up to here, so that what was popular once does not stay for ever; a limit like TinyLFU's
     ghosts : uses of entries that went are remembered for up to this many times the entries held
 
-    There is no heap of all entries. Worth is rounded to a tenth of an octave, and entries of one rounded worth wait in
-    one queue: as `age` never falls, each queue is in order by itself, and a small heap orders the heads of the queues.
+    There is no heap of all entries. Worth is rounded down to a quarter of an octave, and entries of one rounded worth
+    wait in one queue: as `age` never falls, each queue is in order by itself, and a small heap orders their heads.
 
     Sources: Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy",
     HPL-98-69R1, 1998; Jin and Bestavros, "GreedyDual* Web Caching Algorithm", Computer Communications 24, 2001 (the
@@ -104,10 +104,11 @@ class GreedyDual:
         self._older: dict[Key, int] = {}
 
     def add(self, entry: Entry) -> None:
-        if entry.key in self._newer:
-            entry.uses += self._newer.pop(entry.key)
-        elif entry.key in self._older:
-            entry.uses += self._older.pop(entry.key)
+        key = entry.key
+        if key in self._newer:
+            entry.uses += self._newer.pop(key)
+        elif key in self._older:
+            entry.uses += self._older.pop(key)
         if entry.uses > self._most_uses:
             entry.uses = self._most_uses
         worth = entry.uses * entry.miss_cost / (entry.size + 1)
@@ -180,7 +181,7 @@ class _Queue:
         self.entries: deque[Entry] = deque()
 
 
-_STEP = 0.1
+_STEP = 0.25
 """Octaves of worth that share a queue."""
 _LEAST_WORTH = 1e-15
 _MOST_WORTH = 1e9
