@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from meshkiln.engines.base import Stage, engine, engines
 from meshkiln.flights import Flights
+from meshkiln.gateway import hunyuan3d
 from meshkiln.gateway.app import Gateway, make_app
 from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
@@ -71,7 +72,9 @@ def build(settings: Settings) -> ASGIApp:
             jobs.close()
             store.close()
 
-    app: ASGIApp = make_app(gateway, lifespan)
+    framework = make_app(gateway, lifespan)
+    hunyuan3d.add_routes(framework, gateway)
+    app: ASGIApp = framework
     if settings.hot_path:
         app = HotPath(app, gateway)
     return HostGuard(app, settings.host, settings.allowed_hosts, settings.cors_origins)

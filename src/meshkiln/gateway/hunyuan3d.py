@@ -1,0 +1,200 @@
+"""The HTTP API of the Hunyuan3D servers (2.0 and 2.1), so that their clients work here unchanged.
+
+    POST /generate      → the file's bytes          POST /send → {"uid"}
+    GET /status/{uid}   → processing | texturing | completed + model_base64 | error
+    GET /health         → healthy
+
+Field names are those servers'; ranges are the union of what the 2.0 add-on sends (20 to 50 steps) and what the 2.1
+schema allows (1 to 20); defaults are the 2.1 schema's. A field that the serving engine has no parameter for has no
+effect. What those servers get wrong is right here: an unknown uid is 404, a failed job says so, and nothing blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from meshkiln.engines.base import Engine, Parameter, Scalar
+from meshkiln.errors import BadParameter, MeshkilnError
+from meshkiln.gateway.app import Gateway, client_of
+from meshkiln.gateway.bodies import decoded, whole_body
+from meshkiln.gateway.jobs import CANCELLED, FAILED, SUCCEEDED, Ask, Job
+from meshkiln.gateway.problems import Problem, not_found, problem_of
+from meshkiln.store.base import Artifact
+
+FIELDS: Mapping[str, Parameter] = {
+    "seed": Parameter("seed", 1234, "which noise", 0, 2**32 - 1),
+    "octree_resolution": Parameter("octree_resolution", 256, "grid resolution", 16, 512),
+    "num_inference_steps": Parameter("num_inference_steps", 5, "sampling steps", 1, 100),
+    "guidance_scale": Parameter("guidance_scale", 5.0, "classifier-free guidance", 0.1, 20.0),
+    "num_chunks": Parameter("num_chunks", 8000, "queries per call; changes no result", 1, 10_000_000),
+    "face_count": Parameter("face_count", 40000, "most triangles", 100, 2_000_000),
+    "remove_background": Parameter("remove_background", True, "cut the subject out"),
+    "texture": Parameter("texture", False, "accepted; the picture is always projected"),
+    "type": Parameter("type", "glb", "file format", choices=("glb", "obj", "ply", "stl", "3mf")),
+}
+_NAMES = {
+    "seed": "seed",
+    "octree_resolution": "octree_resolution",
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance_scale",
+    "face_count": "faces",
+    "type": "format",
+}
+"""Their name of a parameter, and ours."""
+_PICTURES = ("image", "image_front")
+_UNSUPPORTED = {
+    "text": "text prompts are not supported here; send a picture as `image`",
+    "mesh": "texturing a given mesh is not supported here; leave `mesh` out",
+    "image_left": "one view is taken; leave image_left out",
+    "image_back": "one view is taken; leave image_back out",
+    "image_right": "one view is taken; leave image_right out",
+    "images": "one view is taken; send it as `image`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client of theirs asked for, in our terms."""
+
+    picture: bytes
+    ask: Ask
+
+
+def wanted(document: object, engine: Engine, default_engine: str) -> Wanted:
+    """What a posted JSON document asks for. Raises Problem or BadParameter, naming the field as they call it."""
+    if not isinstance(document, dict):
+        raise Problem(400, "malformed", "The body is not a JSON object")
+    given = {name: value for name, value in document.items() if value not in (None, "")}
+    pictures = [given[name] for name in _PICTURES if name in given]
+    for name, why in _UNSUPPORTED.items():
+        # The add-on sends an empty prompt along with a picture; only what would be left undone is refused.
+        if name in given and not (name == "text" and pictures):
+            raise Problem(422, "unsupported", "This server cannot do that", why)
+    if not pictures:
+        raise Problem(400, "no-picture", "There is no picture", "send it in base64 as `image`")
+    values: dict[str, Scalar] = {}
+    for name, field in FIELDS.items():
+        try:
+            values[name] = field.canonical(given.get(name, field.default))
+        except BadParameter as error:
+            raise Problem(422, "bad-parameter", "A parameter is unknown or out of range", str(error)) from None
+    known = {parameter.name: parameter for parameter in engine.parameters}
+    parameters: dict[str, Any] = {ours: values[theirs] for theirs, ours in _NAMES.items() if ours in known}
+    if "matte" in known and not values["remove_background"]:
+        parameters["matte"] = "alpha"
+    return Wanted(decoded(pictures[0]), Ask(default_engine, parameters))
+
+
+def add_routes(app: FastAPI, gateway: Gateway) -> None:
+    """Add their routes to the application."""
+    service = gateway.service
+
+    async def read(request: Request) -> Wanted:
+        # Base64 makes four bytes of three.
+        body = await whole_body(request, gateway.settings.body_bytes * 4 // 3 + 65536)
+        try:
+            document = await asyncio.to_thread(json.loads, body)
+        except (ValueError, RecursionError):
+            raise Problem(400, "malformed", "The body is not JSON") from None
+        name = gateway.settings.engine
+        return await asyncio.to_thread(wanted, document, service.kiln(name).engine, name)
+
+    async def accepted(request: Request, asked: Wanted) -> Job:
+        return await service.submit(asked.ask, asked.picture, client=client_of(request))
+
+    @app.post("/generate", tags=["Hunyuan3D"], summary="A mesh of a picture, as a file", **_BODY)
+    async def generate(request: Request) -> Response:
+        try:
+            asked = await read(request)
+            stored = await asyncio.to_thread(service.stored, asked.ask, asked.picture)
+            if stored is not None:
+                return _file(Artifact(stored.data, stored.digest, stored.cost, stored.media_type))
+            job = await accepted(request, asked)
+            while not job.done:
+                job = await service.wait(job, 60.0)
+            return _file(await _artifact(gateway, job))
+        except (Problem, MeshkilnError) as error:
+            return _refusal(problem_of(error))
+
+    @app.post("/send", tags=["Hunyuan3D"], summary="Begin making a mesh", **_BODY)
+    async def send(request: Request) -> Response:
+        try:
+            job = await accepted(request, await read(request))
+        except (Problem, MeshkilnError) as error:
+            return _refusal(problem_of(error))
+        return JSONResponse({"uid": str(uuid.UUID(job.id))})
+
+    @app.get("/status/{uid}", tags=["Hunyuan3D"], summary="What became of a mesh")
+    async def status(uid: str) -> Response:
+        try:
+            job = await gateway.job(uuid.UUID(uid).hex)
+        except (ValueError, Problem):
+            problem = not_found(f"no job has the uid {uid!r}")
+            return JSONResponse({"status": "error", "message": problem.detail, **problem.document()}, 404)
+        if not job.done:
+            return JSONResponse({"status": "processing"})
+        try:
+            artifact = await _artifact(gateway, job)
+        except (Problem, MeshkilnError) as error:
+            told = problem_of(error)
+            return JSONResponse({"status": "error", "message": told.detail or told.title})
+        encoded = await asyncio.to_thread(base64.b64encode, artifact.data)
+        return JSONResponse({"status": "completed", "model_base64": encoded.decode()})
+
+    @app.get("/health", tags=["Hunyuan3D"], summary="Whether the server is well")
+    async def health() -> Response:
+        return JSONResponse({"status": "healthy", "worker_id": gateway.settings.engine})
+
+
+async def _artifact(gateway: Gateway, job: Job) -> Artifact:
+    """The result of a job that has ended. Raises Problem with what it ended with."""
+    if job.state == SUCCEEDED and job.result is not None:
+        return await gateway.artifact(job.result["key"])
+    if job.state == FAILED and job.error is not None:
+        kind = str(job.error["type"]).rpartition(":")[2]
+        raise Problem(int(job.error["status"]), kind, str(job.error["title"]), str(job.error.get("detail", "")))
+    assert job.state == CANCELLED, job.state
+    raise Problem(409, "cancelled", "The generation was cancelled")
+
+
+def _file(artifact: Artifact) -> Response:
+    return Response(artifact.data, media_type=artifact.media_type)
+
+
+def _refusal(problem: Problem) -> Response:
+    """The problem with the two fields their clients show."""
+    told = {"text": problem.detail or problem.title, "error_code": 1, **problem.document()}
+    return JSONResponse(told, problem.status, dict(problem.headers))
+
+
+_BODY: dict[str, Any] = {
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {
+                            "image": {"type": "string", "contentEncoding": "base64"},
+                            **{
+                                name: {"description": field.help, "default": field.default}
+                                for name, field in FIELDS.items()
+                            },
+                        },
+                    }
+                }
+            },
+        }
+    }
+}
