@@ -205,7 +205,7 @@ class StoreContract:
         store.close()
 
     def test_the_dear_outlive_the_cheap(self, tmp_path: Path, clock: Clock) -> None:
-        store = self.open(tmp_path / "store", max_bytes=20_000, clock=clock)
+        store = self.open(tmp_path / "store", max_bytes=30_000, clock=clock)
         for n in range(10):
             store.put(key(f"dear {n}"), artifact(n, 1000, cost=60.0))
         for n in range(100):
@@ -234,7 +234,7 @@ class StoreContract:
         store.close()
 
     def test_what_is_asked_for_outlives_what_is_not(self, tmp_path: Path, clock: Clock) -> None:
-        store = self.open(tmp_path / "store", max_bytes=20_000, clock=clock)
+        store = self.open(tmp_path / "store", max_bytes=30_000, clock=clock)
         for n in range(10):
             store.put(key(f"wanted {n}"), artifact(n, 1000))
         for n in range(200):
