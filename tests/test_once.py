@@ -41,8 +41,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def decorate(store: Store) -> Decorate:
-    flights = Flights()
+def flights() -> Flights:
+    return Flights()
+
+
+@pytest.fixture
+def decorate(store: Store, flights: Flights) -> Decorate:
     return lambda **words: lambda function: once(store, flights, function, **words)
 
 
@@ -267,7 +271,7 @@ def test_async_functions_compute_once_on_the_callers_loop(decorate: Decorate) ->
     assert len(calls) == 1
 
 
-def test_an_async_function_stops_when_everybody_left(decorate: Decorate) -> None:
+def test_an_async_function_stops_when_everybody_left(decorate: Decorate, flights: Flights) -> None:
     async def main() -> None:
         begun, stopped = asyncio.Event(), asyncio.Event()
 
@@ -283,6 +287,8 @@ def test_an_async_function_stops_when_everybody_left(decorate: Decorate) -> None
 
         tasks = [asyncio.create_task(paint()) for _ in range(3)]
         await begun.wait()
+        while flights.waiters(paint.key()) < 3:
+            await asyncio.sleep(0.001)
         for task in tasks[:2]:
             task.cancel()
         await asyncio.wait(tasks[:2])
@@ -295,7 +301,7 @@ def test_an_async_function_stops_when_everybody_left(decorate: Decorate) -> None
 
 
 def test_an_async_function_starts_anew_on_another_loop_when_the_first_ends(
-    decorate: Decorate, threads: ThreadPoolExecutor
+    decorate: Decorate, threads: ThreadPoolExecutor, flights: Flights
 ) -> None:
     loops, go = [], threading.Event()
     flights_joined = threading.Event()
@@ -314,7 +320,8 @@ def test_an_async_function_starts_anew_on_another_loop_when_the_first_ends(
 
     async def stay() -> str:
         task = asyncio.create_task(paint())
-        await asyncio.sleep(0)
+        while flights.waiters(paint.key()) < 2:
+            await asyncio.sleep(0.001)
         flights_joined.set()
         return await task
 

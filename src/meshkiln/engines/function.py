@@ -7,8 +7,8 @@ A call's key holds the function's name and version and its arguments, bound and 
     numpy array, dict of them application/vnd.safetensors
     JSON value                application/json (None, bool, int, float, list, dict with str keys)
 
-and nothing else (a dict of arrays comes back in the order of its names): a value that would come back as something different (a tuple as a list) is refused, and nothing is
-ever pickled.
+and nothing else: a value that would come back as something different (a tuple as a list) is refused, and nothing is
+ever pickled. A dict of arrays comes back in the order of its names.
 """
 
 from __future__ import annotations
