@@ -156,8 +156,8 @@ def wait_at(batch: Sequence[Work]) -> list[Value]:
 
 
 def spin(batch: Sequence[Work]) -> list[Value]:
-    """Computes for as many milliseconds as each item says."""
-    until = time.perf_counter() + sum(int(work.inputs[0]) for work in batch) / 1000
+    """Computes for as many milliseconds as each item's first word says."""
+    until = time.perf_counter() + sum(int(work.inputs[0].split()[0]) for work in batch) / 1000
     while time.perf_counter() < until:
         pass
     return echo(batch)

@@ -133,7 +133,7 @@ class Scheduler(Generic[I]):
         # A generation that has begun is refused later than a new one: its first stages are paid for.
         self.admit(1.0 if PICTURE in task.stage.reads else 2.0)
         self._queue.push(item)
-        ahead = 0.0 if task.urgency.deadline is None else self._queue.ahead(item)[1] / self._workers
+        ahead = 0.0 if task.urgency.deadline is None else self.ahead(item)[1]
         refusal = self._refusal(item, now, ahead)
         if refusal is not None:
             self._queue.remove(item)

@@ -127,7 +127,7 @@ class Keeper(threading.Thread):
     def _start(self) -> tuple[Worker | None, str | None]:
         """A worker that is ready, or why there is none."""
         try:
-            worker = Worker(self._setup)
+            worker = Worker(self._setup, self._limits.memory)
         except (OSError, Gone) as error:
             return None, str(error)
         until = time.monotonic() + START_SECONDS

@@ -10,6 +10,7 @@ is refused from then on. This process never unpacks a value: payloads go in and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from meshkiln.engines.base import Scalar, Stage
 from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, QueueFull, StageFailed
@@ -61,13 +63,14 @@ class Pool:
 
     workers : how many processes; None is one for each processor
     threads : numeric threads of each; None shares the processors out
-    preload : stages that are imported before a worker is ready
+    preload : stages that are imported before a worker is ready; a module of theirs that has a function `warm()` gets
+        it called then, to load its weights
     timeout, timeouts : seconds one item may take: of any stage, and by stage name. A batch of n may take n times that
     memory : resident bytes a worker may hold; None is four fifths of the machine's memory, shared out
     address_space : RLIMIT_AS of a worker, which makes it raise MemoryError (a batch is then halved), or None
     max_queue_seconds, max_wait, batching, weights : see `Scheduler`
     poisoned : names of inputs to refuse, as `poisoned` gave them
-    nice : how much workers yield to this process
+    nice : how much workers yield to this process, 0 to 19, so that it answers promptly while they are busy
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class Pool:
         count = processors if workers is None else workers
         if count < 1:
             raise ValueError(f"workers={workers!r}: a pool has at least one")
+        if not 0 <= nice <= 19:
+            raise ValueError(f"nice={nice!r}: workers can yield by 0 (not at all) to 19")
         setup = Setup(
             threads=max(1, processors // count) if threads is None else threads,
             preload=tuple(stage.compute for stage in preload),
@@ -126,7 +131,7 @@ class Pool:
         return self.submit(task).result()
 
     def submit(self, task: Task) -> Future[Ran]:
-        """`run` without waiting: a refusal too is in the future."""
+        """`run` without waiting: a refusal too is in the future. To cancel, cancel the task's urgency."""
         job = Job(task)
         # Hashing a large picture takes a millisecond: not under the lock, and not while nothing is poisoned.
         name = name_of(task) if len(self._poison) else ""
@@ -347,6 +352,8 @@ def _outcome(result: Ran | BaseException) -> str:
 
 def _settle(settled: Iterable[_Settled]) -> None:
     for job, result in settled:
+        if not job.future.set_running_or_notify_cancel():
+            continue  # whoever cancelled the future does not want to know
         if isinstance(result, Ran):
             job.future.set_result(result)
         else:
@@ -358,5 +365,8 @@ def _closing() -> PoolClosed:
 
 
 def _machine_memory() -> int:
-    """Bytes of memory this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory this machine has, or the container we are in."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max", or no such file: no limit
+        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return physical

@@ -3,8 +3,8 @@
     magic "MKW1" · length of the JSON (u32) · number of byte strings (u16) · their lengths (u64 each) · JSON · bytes
 
 A worker decodes pictures from strangers, so the other side believes nothing it says: sizes are bounded, the JSON is
-data. Plain sockets, because they were the faster way for every size tried (10 kB to 200 MB, round trip, against
-descriptors of shared memory: 0.04 ms to 0.1 ms for 10 kB, 1.2 to 19 ms for 4 MB; `benchmarks/throughput.py` tells).
+data. Plain sockets rather than descriptors of shared memory, whose fresh pages cost more than the copy they save
+(`benchmarks/throughput.py` has both).
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ def send(connection: socket.socket, message: Mapping[str, Any], blobs: Sequence[
         connection.sendall(blob)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[bytes]]:
-    """The next frame. Raises EOFError when the other side is gone, ValueError for what is not a frame."""
+def receive(connection: socket.socket, most: int = MAX_BYTES) -> tuple[dict[str, Any], list[bytes]]:
+    """The next frame. Raises EOFError when the other side is gone, ValueError for what is not a frame.
+
+    most : bytes that its byte strings may have together
+    """
     magic, length, count = _HEAD.unpack(_exactly(connection, _HEAD.size))
     if magic != MAGIC or length > MAX_MESSAGE:
         raise ValueError(f"not a frame: it begins with {magic!r} and claims a message of {length} bytes")
     sizes = struct.unpack(f"!{count}Q", _exactly(connection, 8 * count))
-    if sum(sizes) > MAX_BYTES:
-        raise ValueError(f"a frame of {sum(sizes)} bytes; at most {MAX_BYTES} are taken")
+    if sum(sizes) > most:
+        raise ValueError(f"a frame of {sum(sizes)} bytes; at most {most} are taken")
     message = json.loads(_exactly(connection, length))
     if not isinstance(message, dict):
         raise ValueError(f"a message is a JSON object, not {type(message).__name__}")

@@ -8,7 +8,6 @@ import select
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +39,13 @@ class Setup:
 
 
 class Worker:
-    """A running process. The thread that makes it must outlive it: on Linux it dies with that thread."""
+    """A running process. The thread that makes it must outlive it: on Linux it dies with that thread.
 
-    def __init__(self, setup: Setup) -> None:
+    most : bytes it may send at once; it cannot honestly have more than it may hold
+    Raises OSError or Gone when there is no starting it.
+    """
+
+    def __init__(self, setup: Setup, most: int = wire.MAX_BYTES) -> None:
         ours, theirs = wire.pair()
         command = [sys.executable, "-P", "-m", "meshkiln.workers.child", str(theirs.fileno())]
         with theirs:
@@ -50,12 +53,15 @@ class Worker:
                 command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=environment(setup)
             )
         self.pid = self._process.pid
-        self.started = time.monotonic()
-        self._connection = ours
+        self._connection, self._most = ours, most
         self._poll = select.poll()
         self._poll.register(ours, select.POLLIN)
         wire.patient(ours, STALL_SECONDS)
-        self.send({"do": "setup", "preload": setup.preload, "nice": setup.nice, "address_space": setup.address_space})
+        try:
+            self.send({"do": "setup", **{name: getattr(setup, name) for name in ("preload", "nice", "address_space")}})
+        except Gone:
+            self.bury()
+            raise
 
     def send(self, message: Mapping[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Hand over one frame. Raises Gone."""
@@ -69,7 +75,7 @@ class Worker:
         if not self._poll.poll(timeout * 1000):
             return None
         try:
-            return wire.receive(self._connection)
+            return wire.receive(self._connection, self._most)
         except (OSError, EOFError, ValueError) as error:
             raise Gone(str(error)) from error
 
