@@ -7,7 +7,8 @@ Between the stages of one process values pass as they are: a dict of named numpy
 
     def compute(batch: Sequence[Work]) -> list[Value]: ...
 
-It has no side effects, and its result for an item depends on that item alone, never on its batch mates.
+It has no side effects, and its result for an item depends on that item alone, never on its batch mates. A module that
+has something to load before it can compute (weights) may have a function `warm()`, which workers call when they start.
 """
 
 from __future__ import annotations
@@ -143,7 +144,8 @@ class Stage:
     cutoff : later keys hang on the digest of the output instead of on this stage's key (integer outputs only)
     media_type : of the packed output
     batch : the most items `compute` is given at once
-    batch_with : names of parameters that must be equal within a batch; the others may differ from item to item
+    batch_with : names of parameters that must be equal within a batch; the others may differ from item to item. What
+        an item costs is learned by them, so those that decide about it belong here also where `batch` is 1
     """
 
     name: str
