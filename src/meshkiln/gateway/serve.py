@@ -6,14 +6,15 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from meshkiln.engines.base import Stage, engine, engines
+from meshkiln.engines.base import Engine, engines
+from meshkiln.errors import UnknownEngine
 from meshkiln.flights import Flights
 from meshkiln.gateway import hunyuan3d
 from meshkiln.gateway.app import Gateway, make_app
@@ -33,19 +34,21 @@ from meshkiln.workers.processes import Pool
 log = logging.getLogger(__name__)
 
 
-def build(settings: Settings) -> ASGIApp:
+def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> ASGIApp:
     """The whole server as one ASGI application; its lifespan opens and closes everything.
 
+    kinds : engines to serve, by name; None is all that are registered
     Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there.
     """
-    engine(settings.engine)
+    kinds = engines() if kinds is None else kinds
+    if settings.engine not in kinds:
+        raise UnknownEngine(f"no engine is called {settings.engine!r}; there are {', '.join(kinds)}")
     store = open_store(settings)
     jobs = Jobs(jobs_folder(settings), settings.retention_seconds)
     workers = settings.workers or len(os.sched_getaffinity(0))
-    kinds = engines()
     pool = Pool(
         workers,
-        preload=_stages([kinds[settings.engine]]),
+        preload=kinds[settings.engine].stages,
         timeout=settings.stage_seconds,
         memory=settings.worker_bytes,
         max_queue_seconds=settings.queue_seconds,
@@ -113,7 +116,3 @@ def jobs_folder(settings: Settings) -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("meshkiln", appauthor=False) / "jobs"
-
-
-def _stages(kinds: list[object]) -> list[Stage]:
-    return [stage for kind in kinds for stage in getattr(kind, "stages", ())]

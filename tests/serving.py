@@ -1,0 +1,48 @@
+"""A real server for tests: uvicorn on a free port, real worker processes, the toy engine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+import toy
+from meshkiln.gateway.serve import build
+from meshkiln.settings import Settings
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
+    """A client of a server whose store and jobs are in `folder`."""
+    chosen = {"engine": "toy", "workers": 1, "port": 0, "shutdown_seconds": 5.0, **settings}
+    made = Settings(cache_dir=str(folder / "cache"), data_dir=str(folder / "data"), **chosen)
+    server = uvicorn.Server(
+        uvicorn.Config(build(made, {"toy": toy.ENGINE}), host="127.0.0.1", port=0, log_level="error", lifespan="on")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive())
+        assert thread.is_alive(), "the server did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            until(lambda: client.get("/readyz").status_code == 200)
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive(), "the server did not stop"
+
+
+def until(condition: Any, seconds: float = 40.0) -> None:
+    """Wait for something another thread or process is bound to do."""
+    beat, end = threading.Event(), time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        beat.wait(0.01)

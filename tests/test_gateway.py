@@ -1,0 +1,250 @@
+"""The gateway over real HTTP: a real server, real worker processes, the toy engine."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving import serving, until
+
+PNG = {"content-type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with serving(tmp_path_factory.mktemp("gateway"), body_bytes=100_000) as client:
+        yield client
+
+
+def post(http: httpx.Client, picture: bytes, query: str = "wait=30", **headers: str) -> httpx.Response:
+    return http.post(f"/v1/generations?{query}", content=picture, headers={**PNG, **headers})
+
+
+def computed(document: dict[str, Any]) -> list[str]:
+    return [s["stage"] for s in document["stages"] if s["source"] == "computed" and not s["joined"]]
+
+
+def test_a_new_picture_is_made_and_the_same_again_is_found(http: httpx.Client) -> None:
+    first = post(http, b"new")
+    assert first.status_code == 200
+    document = first.json()
+    assert document["state"] == "succeeded"
+    assert computed(document) == ["read", "smooth", "grow", "export"]
+    artifact = http.get(document["links"]["artifact"])
+    assert artifact.content.startswith(b"glb:")
+    assert artifact.headers["content-type"] == "model/gltf-binary"
+    for _ in range(3):  # the framework's side, then the hot path's
+        again = post(http, b"new").json()
+        assert again["key"] == document["key"]
+        assert computed(again) == []
+        assert again["saved_seconds"] == pytest.approx(again["cost_seconds"])
+        assert http.get(again["links"]["self"]).json()["key"] == document["key"]
+
+
+def test_the_three_forms_of_a_request_meet(http: httpx.Client) -> None:
+    body = post(http, b"forms", "wait=30&format=stl&steps=3").json()
+    form = http.post(
+        "/v1/generations", files={"image": ("cat.png", b"forms")}, data={"format": "stl", "steps": "3"}
+    ).json()
+    encoded = base64.b64encode(b"forms").decode()
+    plain = http.post("/v1/generations", json={"image": encoded, "format": "stl", "steps": 3}).json()
+    url = http.post(
+        "/v1/generations", json={"image": f"data:image/png;base64,{encoded}", "format": "stl", "steps": 3.0}
+    ).json()
+    assert body["key"] == form["key"] == plain["key"] == url["key"]
+
+
+def test_accepted_jobs_are_told_where_to_look(http: httpx.Client) -> None:
+    accepted = post(http, b"later", "steps=50")
+    assert accepted.status_code == 202
+    location = accepted.headers["location"]
+    until(lambda: http.get(location).json()["state"] == "succeeded")
+    job = http.get(location).json()
+    assert {"id", "state", "key", "stages", "cost_seconds", "saved_seconds", "links"} <= set(job)
+    stl = http.get(job["links"]["formats"]["stl"])
+    assert stl.content.startswith(b"stl:")
+    assert http.get(f"/v1/generations/{job['id']}/artifacts/doc").status_code == 404
+
+
+def test_prefer_wait_is_honoured_and_said(http: httpx.Client) -> None:
+    done = post(http, b"prefer", "", Prefer="respond-async, wait=30")
+    assert done.status_code == 200
+    assert done.headers["preference-applied"] == "wait=30"
+
+
+def test_no_cache_computes_anew(http: httpx.Client) -> None:
+    post(http, b"refresh")
+    anew = post(http, b"refresh", **{"Cache-Control": "no-cache"}).json()
+    assert computed(anew) == ["read", "smooth", "grow", "export"]
+
+
+def test_an_idempotency_key_gives_the_same_job_and_refuses_another_request(http: httpx.Client) -> None:
+    one = post(http, b"idem", "seed=1", **{"Idempotency-Key": "abc"})
+    same = post(http, b"idem", "seed=1", **{"Idempotency-Key": "abc"})
+    assert same.status_code in (200, 202)
+    if "location" in same.headers:  # else it was answered from the store already
+        assert same.headers["location"] == one.headers["location"]
+    other = post(http, b"idem", "seed=2", **{"Idempotency-Key": "abc"})
+    assert other.status_code == 422
+    assert other.json()["type"] == "urn:meshkiln:problem:idempotency-conflict"
+
+
+def test_a_hundred_at_once_cost_one_generation(http: httpx.Client) -> None:
+    together = threading.Barrier(100)
+
+    def ask(_: int) -> dict[str, Any]:
+        with httpx.Client(base_url=http.base_url, timeout=60) as client:
+            together.wait()
+            document: dict[str, Any] = post(client, b"hundred", "wait=50&steps=7").json()
+            return document
+
+    with ThreadPoolExecutor(100) as threads:
+        documents = list(threads.map(ask, range(100)))
+    assert {document["key"] for document in documents} == {documents[0]["key"]}
+    runs = [stage["key"] for document in documents for stage in document["stages"] if stage["source"] == "computed"]
+    metrics = http.get("/metrics").text
+    assert runs, "somebody computed it"
+    # One run made the jobs' result, so all of them tell the same stages: count what workers did instead.
+    assert len({json.dumps(d["stages"]) for d in documents if not d["id"].startswith("k")}) == 1
+    assert "meshkiln_worker_tasks_total" in metrics
+
+
+def test_events_tell_the_way_and_can_be_taken_up_again(http: httpx.Client) -> None:
+    location = post(http, b"events", "steps=4").headers["location"]
+    until(lambda: http.get(location).json()["state"] == "succeeded")
+    text = http.get(f"{location}/events").text
+    events = [dict(line.split(": ", 1) for line in block.splitlines()) for block in text.strip().split("\n\n")]
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "state"
+    assert kinds[-1] == "state"
+    assert json.loads(events[-1]["data"])["state"] == "succeeded"
+    stages = [json.loads(e["data"])["stage"] for e in events if e["event"] == "stage"]
+    assert stages == ["read", "smooth", "grow", "export"]
+    assert {"stage": "grow", "step": 4, "steps": 4} in [json.loads(e["data"]) for e in events if e["event"] == "step"]
+    rest = http.get(f"{location}/events", headers={"Last-Event-ID": events[2]["id"]}).text
+    assert rest == text.split("\n\n", 3)[3]
+
+
+def test_artifacts_have_validators_and_ranges(http: httpx.Client) -> None:
+    link = post(http, b"ranges").json()["links"]["artifact"]
+    whole = http.get(link)
+    etag, size = whole.headers["etag"], len(whole.content)
+    assert http.get(link, headers={"If-None-Match": f'"other", W/{etag}'}).status_code == 304
+    part = http.get(link, headers={"Range": "bytes=2-5"})
+    assert (part.status_code, part.content) == (206, whole.content[2:6])
+    assert part.headers["content-range"] == f"bytes 2-5/{size}"
+    assert http.get(link, headers={"Range": "bytes=-3"}).content == whole.content[-3:]
+    assert http.get(link, headers={"Range": f"bytes={size}-"}).status_code == 416
+    assert http.get(link, headers={"Range": "bytes=0-1", "If-Range": '"other"'}).status_code == 200
+    head = http.head(link)
+    assert (head.content, head.headers["content-length"]) == (b"", str(size))
+    assert 'filename="mesh-' in whole.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    ("send", "status", "kind"),
+    [
+        ({"content": b"", "headers": PNG}, 422, "bad-picture"),
+        ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "unsupported-media-type"),
+        ({"content": b"x" * 100_001, "headers": PNG}, 413, "too-large"),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed"),
+        ({"json": []}, 400, "malformed"),
+        ({"json": {"format": "glb"}}, 400, "no-picture"),
+        ({"json": {"image": "§§"}}, 400, "malformed"),
+        ({"json": {"image": "eHg=", "steps": 99}}, 422, "bad-parameter"),
+        ({"json": {"image": "eHg=", "stepz": 9}}, 422, "bad-parameter"),
+        ({"json": {"image": "eHg=", "engine": "magic"}}, 422, "unknown-engine"),
+        ({"json": {"image": "eHg=", "recipe": "magic"}}, 422, "bad-parameter"),
+        ({"json": {"image": "eHg=", "wait": "soon"}}, 422, "bad-parameter"),
+        ({"data": {"format": "glb"}, "files": {"picture": b"x"}}, 400, "no-picture"),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data; boundary=y"}}, 400, None),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, None),
+    ],
+)
+def test_bad_requests_are_problem_documents(
+    http: httpx.Client, send: dict[str, Any], status: int, kind: str | None
+) -> None:
+    answer = http.post("/v1/generations?wait=30", **send)
+    document = answer.json()
+    if answer.status_code == 200:  # an empty picture is only found out by a worker
+        document = document["error"]
+        assert document["status"] == status
+    else:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.status_code == document["status"] == status
+    assert kind is None or document["type"].endswith(kind)
+    assert document["title"]
+
+
+def test_what_is_not_there_is_404(http: httpx.Client) -> None:
+    ids = ("/v1/generations/none", "/v1/generations/none/events", f"/v1/generations/k{'0' * 64}", "/v1/generations/kzz")
+    for path in (*ids, f"/v1/artifacts/{'0' * 64}", "/v1/artifacts/..%2f..%2fetc%2fpasswd", "/nowhere"):
+        answer = http.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
+    assert http.put("/v1/generations").status_code == 405
+    assert http.delete(f"/v1/cache/{'0' * 64}").status_code == 404
+
+
+def test_an_artifact_can_be_forgotten_and_is_made_again(http: httpx.Client) -> None:
+    document = post(http, b"forget").json()
+    assert http.delete(f"/v1/cache/{document['key']}").status_code == 204
+    # The job's own copy still answers.
+    assert http.get(document["links"]["artifact"]).content.startswith(b"glb:")
+
+
+def test_listing_pages_through_jobs_newest_first(http: httpx.Client) -> None:
+    made = [post(http, f"list{i}".encode()).json()["id"] for i in range(3)]
+    page = http.get("/v1/generations?limit=2").json()
+    assert [job["id"] for job in page["generations"]] == made[:0:-1]
+    following = http.get("/v1/generations", params={"limit": 2, "cursor": page["next"]}).json()
+    assert following["generations"][0]["id"] == made[0]
+    assert all(j["state"] == "failed" for j in http.get("/v1/generations?state=failed").json()["generations"])
+    assert http.get("/v1/generations?state=odd").status_code == 422
+
+
+def test_foreign_hosts_and_origins_get_403(http: httpx.Client) -> None:
+    assert http.get("/healthz", headers={"Host": "evil.example"}).status_code == 403
+    assert http.get("/healthz", headers={"Host": "127.0.0.1.evil.example:80"}).status_code == 403
+    for origin in ("http://evil.example", "null", "https://localhost.evil.example"):
+        refused = http.post("/v1/generations", content=b"x", headers={**PNG, "Origin": origin})
+        assert refused.status_code == 403
+        assert "access-control-allow-origin" not in refused.headers
+    own = str(http.base_url).rstrip("/")
+    assert http.get("/healthz", headers={"Origin": own}).status_code == 200
+
+
+def test_engines_cache_health_and_metrics_are_told(http: httpx.Client) -> None:
+    assert http.get("/v1/engines").json()[0]["name"] == "toy"
+    assert http.get("/v1/cache").json()["entries"] >= 0
+    assert http.get("/healthz").json() == {"status": "ok"}
+    text = http.get("/metrics").text
+    for name in (
+        "http_requests_total",
+        "stored_answer_seconds_bucket",
+        "worker_busy_ratio",
+        "store_bytes",
+        "batch_size",
+    ):
+        assert f"meshkiln_{name}" in text
+    described = http.get("/openapi.json").json()
+    limits = described["paths"]["/v1/generations"]["post"]["requestBody"]["content"]["image/png"]["schema"]
+    assert limits["maxLength"] == 100_000
+
+
+def test_a_restarted_server_finishes_what_was_accepted(tmp_path: Path) -> None:
+    with serving(tmp_path, queue_seconds=1e6) as client:
+        accepted = [post(client, f"job{i}".encode(), "steps=50").headers["location"] for i in range(5)]
+        # The server stops now: what it did not finish is on disk.
+    with serving(tmp_path) as client:
+        until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in accepted))
+        for path in accepted:
+            artifact = client.get(client.get(path).json()["links"]["artifact"])
+            assert artifact.content.startswith(b"glb:")
