@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.base import Work
-from meshkiln.engines.mesh.solid import Faces, Vertices, distinct, fault, volume
+from meshkiln.engines.mesh.solid import Faces, Vertices, back_to_back, closed, distinct, fault, volume
 from meshkiln.errors import StageFailed
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
 
-AGGRESSIVENESS = 3
+AGGRESSIVENESS = (3, 5, 7)
+"""How fast the collapse lowers its standards, in turn until the target is reached. The library's default, 7, at once
+gives the side whose faces come first half as many triangles as the other, and slivers."""
 
 Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 
@@ -34,8 +36,8 @@ def finish(batch: Sequence[Work]) -> list[Value]:
 
 
 def solidify(vertices: Vertices, faces: Faces, target: int = 0) -> Mesh:
-    """The mesh as a solid without a `fault`, of about `target` triangles when it has more (0: keep all); of more
-    than that where so few could not close it.
+    """The mesh as a solid without a `fault`, of about `target` triangles when it has more (0: keep all). Parts
+    that so few triangles cannot show may disappear; should nothing closed be left, there are more than asked for.
 
     vertices : (V, 3) float; faces : (F, 3) int
     Returns (V', 3) float32 and (F', 3) int32.
@@ -48,17 +50,19 @@ def solidify(vertices: Vertices, faces: Faces, target: int = 0) -> Mesh:
     if len(faces) == 0 or not np.isfinite(vertices).all():
         raise StageFailed("the engine's mesh is empty or not finite; nothing can be exported from it")
     mesh = _welded(vertices, faces)
+    if len(mesh[1]) == 0:
+        raise StageFailed("the engine's mesh has no triangle with an area; nothing can be exported from it")
     looked_at = False
     while target and len(mesh[1]) > target:
         simple = _simplified(mesh, target)
         # Looked at afterwards only: most meshes come closed, and looking at all their triangles takes longer.
         if not fault(*simple):
             return simple
-        apart = _apart(simple)
+        apart = _apart(_unfolded(simple))
         if apart is not None and not fault(*apart):
             return apart
         if looked_at:
-            # So few triangles that parts of it collapsed.
+            # So few triangles that nothing closed was left.
             target *= 2
         elif fault(*mesh):
             mesh = _repaired(mesh)
@@ -73,7 +77,7 @@ def _repaired(mesh: Mesh) -> Mesh:
     apart = _apart(mesh)
     if apart is not None and not fault(*apart):
         return apart
-    for resolution in (160, 96, 64):
+    for resolution in (128, 96, 64):
         rebuilt = _apart(remesh(*mesh, resolution))
         if rebuilt is not None and not fault(*rebuilt):
             return rebuilt
@@ -97,15 +101,27 @@ def _compact(points: NDArray[np.float32], faces: NDArray[np.integer[Any]]) -> Me
     return points[used], place[faces].astype(np.int32)
 
 
+def _unfolded(mesh: Mesh) -> Mesh:
+    """Pairs of triangles that lie back to back, which enclose nothing, dropped."""
+    points, faces = mesh
+    return _compact(points, faces[~back_to_back(faces)])
+
+
 def _simplified(mesh: Mesh, target: int) -> Mesh:
     """Quadric edge collapse (M. Garland, P. Heckbert, "Surface Simplification Using Quadric Error Metrics", 1997)."""
     import fast_simplification
 
-    # A milder aggressiveness than the default 7 takes a quarter longer and spreads the triangles evenly: with 7 the
-    # side whose faces come first gets half as many, and they are slivers.
-    points, faces = fast_simplification.simplify(*mesh, target_count=max(target, 4), agg=AGGRESSIVENESS)
-    simple = _welded(points, faces)
-    return simple if len(simple[1]) else mesh
+    # Below a tetrahedron nothing closed is left.
+    target = max(target, 4)
+    for aggressiveness in AGGRESSIVENESS:
+        points, faces = fast_simplification.simplify(*mesh, target_count=target, agg=aggressiveness)
+        simple = _welded(points, faces)
+        if not len(simple[1]):
+            break
+        mesh = simple
+        if len(mesh[1]) <= target:
+            break
+    return mesh
 
 
 def _apart(mesh: Mesh) -> Mesh | None:
@@ -113,6 +129,9 @@ def _apart(mesh: Mesh) -> Mesh | None:
     import manifold3d
 
     points, faces = mesh
+    # Manifold says so itself, but on open meshes it has been seen to crash the process first (3.5.4).
+    if not closed(faces):
+        return None
     given = manifold3d.Mesh(np.ascontiguousarray(points), np.ascontiguousarray(faces, np.uint32))
     body = manifold3d.Manifold(given)
     if body.status() != manifold3d.Error.NoError or body.is_empty():

@@ -30,8 +30,7 @@ def fault(vertices: Vertices, faces: Faces) -> str:
         return "some vertices are in no triangle"
     if coincident := len(vertices) - len(distinct(vertices)[0]):
         return f"{coincident} vertices lie on others"
-    start = faces.astype(np.int64).T.ravel()
-    end = np.roll(faces.astype(np.int64), -1, axis=1).T.ravel()
+    start, end = _ends(faces)
     # Corner i of triangle f has number i·F + f, and so has the edge that leaves it.
     leaving, returning = start * len(vertices) + end, end * len(vertices) + start
     forward, backward = np.argsort(leaving), np.argsort(returning)
@@ -40,6 +39,8 @@ def fault(vertices: Vertices, faces: Faces) -> str:
         return f"{doubled} directed edges are in more than one triangle"
     if unmatched := int((edges != returning[backward]).sum()):
         return f"{unmatched} edges have a triangle on one side only, or both wound alike"
+    if folded := int(back_to_back(faces).sum()):
+        return f"{folded} triangles lie on others, back to back"
     twin = np.empty(len(edges), np.int64)
     twin[backward] = forward
     if pinched := _fans(twin, int(np.bincount(start).max())) - len(vertices):
@@ -53,6 +54,30 @@ def volume(vertices: Vertices, faces: Faces) -> float:
     """Signed volume of a closed mesh, in its units cubed: positive when triangles face outwards."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
     return float(np.einsum("nc,nc->", a, np.cross(b, c)) / 6)
+
+
+def closed(faces: Faces) -> bool:
+    """Whether every directed edge is in as many triangles (F, 3) as its reverse; two sheets may share one."""
+    if len(faces) == 0:
+        return False
+    start, end, count = *_ends(faces), int(faces.max()) + 1
+    return np.array_equal(np.sort(start * count + end), np.sort(end * count + start))
+
+
+def back_to_back(faces: Faces) -> NDArray[np.bool_]:
+    """Which triangles (F, 3) have the three corners of another one. In a closed mesh these are folds of no volume."""
+    corners = np.sort(faces, axis=1).astype(np.int64)
+    order = np.lexsort(corners.T)
+    alike = (corners[order][1:] == corners[order][:-1]).all(axis=1)
+    folded = np.zeros(len(faces), np.bool_)
+    folded[order[1:][alike]] = folded[order[:-1][alike]] = True
+    return folded
+
+
+def _ends(faces: Faces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each triangle's directed edges, by start and end: first the edges that leave corner 0, then 1, then 2."""
+    start = faces.astype(np.int64).T.ravel()
+    return start, np.roll(faces.astype(np.int64), -1, axis=1).T.ravel()
 
 
 def distinct(vertices: Vertices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
