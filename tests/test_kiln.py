@@ -206,6 +206,19 @@ def test_everything_derived_from_a_picture_names_one_source(kiln: Kiln) -> None:
     assert source == kiln.source(b"cat|png") != kiln.source(b"dog")
 
 
+def test_any_function_can_use_the_store_and_the_flights(kiln: Kiln) -> None:
+    calls = []
+
+    @kiln.once(version="2", name="tests.paint")
+    def paint(prompt: str, *, size: int = 64) -> bytes:
+        calls.append(prompt)
+        return f"{prompt}:{size}".encode()
+
+    assert paint("a cat") == paint("a cat", size=64) == b"a cat:64"
+    assert paint("a cat", size=32) == b"a cat:32"
+    assert calls == ["a cat", "a cat"]
+
+
 def test_namespaces_share_nothing(kiln: Kiln) -> None:
     kiln.generate(b"cat")
     Kiln(toy.ENGINE, kiln.store, namespace="tenant").generate(b"cat")

@@ -221,8 +221,26 @@ class Kiln:
         assert output is not None
         return output.hex()
 
+    def once(
+        self, *, cost: Any = None, version: str = "1", name: str | None = None
+    ) -> Callable[[Callable[..., Any]], Any]:
+        """A decorator: calls of the function are computed once, from this kiln's store and flights.
+
+        Any expensive function becomes an engine of one stage, sync or async. See `meshkiln.once.once` for what its
+        arguments and results may be; `version` is to be changed when the function does.
+        """
+        from meshkiln.once import once
+
+        def decorate(function: Callable[..., Any]) -> Any:
+            return once(
+                self.store, self.flights, function, cost=cost, version=version, namespace=self.namespace, name=name
+            )
+
+        return decorate
+
     def close(self) -> None:
-        """Flush and close the store."""
+        """Let go of leases, and flush and close the store."""
+        self.flights.close()
         self.store.close()
 
     # The driver: yields what has to fly and is sent what came of it. Sync and async callers share it.
