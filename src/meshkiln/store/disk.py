@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -232,6 +232,10 @@ class Disk(Store):
                 dict(self._shelf.evictions),
                 self._shelf.faults.counts(),
             )
+
+    def count_hits(self, hits: Mapping[Key, int]) -> None:
+        """Have hits that another tier has answered count here as well, for what is asked for to stay."""
+        self._shelf.count_hits(hits)
 
     def flush(self, wait: float = 10.0) -> None:
         """Record this process's hits in the index, for all to evict by; waits `wait` seconds for other writers."""

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from meshkiln.keys import Key, digest
@@ -66,6 +66,10 @@ class Shelf:
             # In a thread of its own, for it may have to wait for the disk.
             self._flushing = True
             threading.Thread(target=self.flush, name="meshkiln-flush-hits", daemon=True).start()
+
+    def count_hits(self, hits: Mapping[Key, int]) -> None:
+        """Have many hits recorded with the next batch."""
+        self._pending.extend(id_ for key, count in hits.items() for id_ in [row_id(key)] * count)
 
     def is_past(self, row: Row) -> bool:
         return row.expires is not None and row.expires <= self._clock()
