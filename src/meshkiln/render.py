@@ -44,8 +44,12 @@ CREASE = 0.7
 
 
 class _Part(NamedTuple):
-    """Triangles that share a colouring: corners (n, 3, 3), their normals, and their uv or colour (n, 3, 2 or 3)."""
+    """Triangles that share a colouring: corners (n, 3, 3), their normals, and their uv or colour (n, 3, 2 or 3).
 
+    vertices : (m, 3), those the corners are taken from, each once
+    """
+
+    vertices: NDArray[np.float32]
     corners: NDArray[np.float32]
     normals: NDArray[np.float32]
     paint: NDArray[np.float32]
@@ -82,8 +86,7 @@ def render(
     centre = (corners.min(axis=(0, 1)) + corners.max(axis=(0, 1))) / 2
     radius = float(np.linalg.norm(corners - centre, axis=2).max()) or 1.0
     parts = [part._replace(corners=((part.corners - centre) / radius).astype(np.float32)) for part in parts]
-    # One corner of each triangle: they only tell how far the object reaches.
-    points = ((corners.max(axis=1) - centre) / radius).astype(np.float32)
+    points = np.concatenate([(part.vertices - centre) / radius for part in parts]).astype(np.float32)
     cameras = [_camera(*VIEWS[name]) for name in views]
     reach = max(float(np.abs(_project(points, camera)).max()) for camera in cameras)
     tracer = _Tracer(parts)
@@ -151,13 +154,14 @@ def _parts(scene: trimesh.Scene, z_up: bool) -> list[_Part]:
     for mesh in scene.dump():
         if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
             continue
-        corners = np.asarray(mesh.vertices, np.float32)[mesh.faces]
-        if not np.isfinite(corners).all():
+        vertices = np.asarray(mesh.vertices, np.float32)
+        if not np.isfinite(vertices).all():
             raise BadInput("the mesh has vertices that are not finite numbers")
         if z_up:
-            corners = corners[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32)
+            vertices = vertices[:, [0, 2, 1]] * np.array([1, 1, -1], np.float32)
+        corners = vertices[mesh.faces]
         paint, texture = _paint(mesh)
-        parts.append(_Part(corners, _normals(corners), paint, texture))
+        parts.append(_Part(vertices[np.unique(mesh.faces)], corners, _normals(corners), paint, texture))
     return parts
 
 

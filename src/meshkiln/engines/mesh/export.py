@@ -58,8 +58,14 @@ def glb(mesh: Mesh, pixels: NDArray[np.uint8], size: float) -> bytes:
         items[list(items)[view]] = encoded + b"\0" * (-len(encoded) % 4)
         tree["asset"]["generator"] = "meshkiln"
 
+    def tell_use(tree: dict[str, Any]) -> None:
+        [primitive] = tree["meshes"][0]["primitives"]
+        for use, accessors in ((34962, primitive["attributes"].values()), (34963, [primitive["indices"]])):
+            for index in accessors:
+                tree["bufferViews"][tree["accessors"][index]["bufferView"]]["target"] = use
+
     write: Any = gltf.export_glb
-    return bytes(write(scene, include_normals=True, buffer_postprocessor=put_texture))
+    return bytes(write(scene, include_normals=True, buffer_postprocessor=put_texture, tree_postprocessor=tell_use))
 
 
 def obj(mesh: Mesh, pixels: NDArray[np.uint8], size: float) -> bytes:
