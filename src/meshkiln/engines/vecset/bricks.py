@@ -16,40 +16,48 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int32]
 
 
-class Bricks:
-    """Samples of one field, asked for as they are needed.
+class Questions:
+    """A field asked at samples of one grid, cut at the box's faces, and how often it was asked.
 
-    side : B, samples along a brick's edge
-    values : (capacity, B, B, B) float32   logits; where not `known`, a stand-in of the right sign
-    known : (capacity, B, B, B) bool       asked of the field
-    queries, calls : what has been asked of the field so far
+    queries, calls : so far
     """
 
-    def __init__(self, field: Field, resolution: int, side: int, half: float = 1.0) -> None:
-        self.field, self.resolution, self.side = field, resolution, side
+    def __init__(self, field: Field, resolution: int, half: float = 1.0) -> None:
+        self.field, self.resolution = field, resolution
         self.coordinate = axis(resolution, half)
         self.queries = self.calls = 0
-        across = resolution // side + 1
-        corners = np.stack(np.meshgrid(*(np.arange(across) * side,) * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-        # One layer of padding: index `across` (and, wrapping round, −1) is outside and never allocated.
-        self.coarse = np.full((across + 1,) * 3, OUTSIDE, np.float32)
-        self.coarse[:-1, :-1, :-1] = self._ask(corners).reshape((across,) * 3)
-        self.slot = np.full((across + 1,) * 3, -1, np.int32)
-        self.place = np.zeros((0, 3), np.int32)
-        self.values = np.zeros((0, side, side, side), np.float32)
-        self.known = np.zeros((0, side, side, side), bool)
 
-    def __len__(self) -> int:
-        return len(self.place)
-
-    def _ask(self, index: NDArray[np.int64] | Ints) -> F32:
-        """Logits (N,) at samples (N, 3), cut at the box's faces."""
+    def __call__(self, index: NDArray[np.int64] | Ints) -> F32:
+        """Logits (N,) at samples (N, 3)."""
         if len(index) == 0:
             return np.zeros(0, np.float32)
         self.queries += len(index)
         self.calls += 1
         logits = np.asarray(self.field(self.coordinate[index]), np.float32)
         return np.where(on_faces(index, self.resolution), np.minimum(logits, np.float32(OUTSIDE)), logits)
+
+
+class Bricks:
+    """Samples of one field, asked for as they are needed.
+
+    side : B, samples along a brick's edge
+    coarse : (k, k, k) float32   every B-th sample, and one layer of padding that is outside
+    coarse_known : (k, k, k) bool   which of them were asked for; the others stand in with the right sign
+    values : (n, B, B, B) float32   logits; where not `known`, a stand-in of the right sign
+    known : (n, B, B, B) bool       asked of the field
+    """
+
+    def __init__(self, questions: Questions, side: int, coarse: F32, coarse_known: Bools) -> None:
+        self.questions, self.side = questions, side
+        self.coarse, self.coarse_known = coarse, coarse_known
+        # The padding (index −1, which wraps round to the last) is never allocated.
+        self.slot = np.full(coarse.shape, -1, np.int32)
+        self.place = np.zeros((0, 3), np.int32)
+        self.values = np.zeros((0, side, side, side), np.float32)
+        self.known = np.zeros((0, side, side, side), bool)
+
+    def __len__(self) -> int:
+        return len(self.place)
 
     def allocate(self, place: Ints) -> None:
         """Add bricks at `place` (n, 3), in brick units; those outside the table or there already are left out."""
@@ -63,11 +71,11 @@ class Bricks:
         count, side = len(self), self.side
         self.slot[tuple(place.T)] = np.arange(count, count + len(place), dtype=np.int32)
         self.place = np.concatenate([self.place, place])
-        past = place[:, :, None] * side + np.arange(side) > self.resolution
+        past = place[:, :, None] * side + np.arange(side) > self.questions.resolution
         padding = past[:, 0, :, None, None] | past[:, 1, None, :, None] | past[:, 2, None, None, :]
         stand_in = np.where(padding, np.float32(OUTSIDE), self.coarse[tuple(place.T)][:, None, None, None])
         known = padding  # never asked for
-        known[:, 0, 0, 0] = True
+        known[:, 0, 0, 0] |= self.coarse_known[tuple(place.T)]
         self.values = np.concatenate([self.values, stand_in])
         self.known = np.concatenate([self.known, known])
 
@@ -114,7 +122,7 @@ class Bricks:
         known = self.known[:, ::step, ::step, ::step]
         at = np.nonzero(own & ~known)
         index = self.place[at[0]] * self.side + np.stack(at[1:], axis=1) * step
-        self.values[:, ::step, ::step, ::step][at] = self._ask(index)
+        self.values[:, ::step, ::step, ::step][at] = self.questions(index)
         known[at] = True
         return len(index)
 

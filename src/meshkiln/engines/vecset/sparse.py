@@ -16,14 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.vecset import cubes
-from meshkiln.engines.vecset.bricks import Bricks
-from meshkiln.engines.vecset.grid import F32, Field, Mesh
+from meshkiln.engines.vecset.bricks import Bools, Bricks, Questions
+from meshkiln.engines.vecset.grid import F32, OUTSIDE, Field, Mesh
 
 COARSE = 32
 """Cells along an axis that the first level has at least (when the resolution allows)."""
 
 MARGIN = 0.87
 """Default of `margin`; benchmarks/decode.py measures what it finds and costs."""
+
+
+BRICK = 8
+"""Samples along a brick's edge at most: larger ones hold more that is far from the surface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +108,56 @@ def _follow(bricks: Bricks, step: int) -> None:
             return
 
 
+def _lattice(questions: Questions, sizes: Sequence[int], margin: float) -> tuple[F32, Bools, float]:
+    """Every sizes[-1]-th sample, refined from every sizes[0]-th: values and whether they were asked for, padded.
+
+    Also returns the band (see `_cells`) of a cell of sizes[0].
+    """
+    across = questions.resolution // sizes[0] + 1
+    values = np.full((across + 1,) * 3, OUTSIDE, np.float32)
+    values[:-1, :-1, :-1] = questions(_samples(np.ones((across,) * 3, bool), sizes[0])).reshape((across,) * 3)
+    known = np.ones(values.shape, bool)
+    band = margin * _slope(values[1:-1, 1:-1, 1:-1]) if margin > 0 else 0.0
+    for step, finer in pairwise(sizes):
+        wanted = _spread(_cells(values[None], band * step / sizes[0]), step // finer)[0]
+        across = questions.resolution // finer + 1
+        refined, asked = np.full((across + 1,) * 3, OUTSIDE, np.float32), np.ones((across + 1,) * 3, bool)
+        asked[:-1, :-1, :-1] = False
+        own = (slice(0, across),) * 3
+        for along in range(3):
+            values = np.repeat(values, step // finer, axis=along)
+        refined[own] = values[own]
+        every = (slice(0, across, step // finer),) * 3
+        asked[every] = known[tuple(slice(0, n) for n in asked[every].shape)]
+        while (new := wanted[own] & ~asked[own]).any():
+            refined[own][new] = questions(_samples(new, finer))
+            asked[own] |= new
+            wanted = _spread(_cells(refined[None], 0.0), 1)[0]
+        values, known = refined, asked
+    return values, known, band
+
+
+def _samples(chosen: Bools, step: int) -> NDArray[np.int64]:
+    """Indices (N, 3) on the grid of the chosen ones of every step-th sample."""
+    return np.argwhere(chosen) * step
+
+
 def decode_one(
     field: Field, resolution: int, half: float = 1.0, coarse: int = COARSE, margin: float = MARGIN
 ) -> tuple[Mesh, Cost]:
     """The surface of one field and what it cost; see `decode`."""
+    questions = Questions(field, resolution, half)
     sizes = strides(resolution, coarse)
-    bricks = Bricks(field, resolution, sizes[0], half)
-    band = margin * _slope(bricks.coarse[1:-1, 1:-1, 1:-1]) if margin > 0 else 0.0
-    bricks.allocate(np.argwhere(_cells(bricks.coarse[None], band)[0]).astype(np.int32))
-    for step, finer in pairwise(sizes):
+    whole = next(i for i, size in enumerate(sizes) if size <= BRICK)
+    lattice, known, band = _lattice(questions, sizes[: whole + 1], margin)
+    bricks = Bricks(questions, sizes[whole], lattice, known)
+    bricks.allocate(np.argwhere(_cells(lattice[None], band * sizes[whole] / sizes[0])[0]).astype(np.int32))
+    for step, finer in pairwise(sizes[whole:]):
         cells = _cells(bricks.haloed(step), band * step / sizes[0])
         bricks.stand_in(step, finer)
         bricks.ask(_spread(cells, step // finer), finer)
         _follow(bricks, finer)
-    cost = Cost(bricks.queries, bricks.calls, resolution / sizes[0])
+    cost = Cost(questions.queries, questions.calls, resolution / sizes[0])
     if len(bricks) == 0:
         return Mesh.empty(), cost
     vertices, faces = cubes.extract(bricks.haloed(), bricks.neighbours(), bricks.place * bricks.side)
