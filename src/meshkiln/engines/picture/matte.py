@@ -59,9 +59,13 @@ def cut_out(pixels: NDArray[np.uint8], how: str = "auto") -> NDArray[np.uint8]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the same sums in the same order on every machine
     try:
-        mask, band = plain.separate(rgb), 2
-        if mask is None:
-            mask, band = natural.separate(rgb), max(2, round(max(rgb.shape[:2]) / natural.SIDE))
+        top, bottom, left, right = _inside_bars(rgb)
+        framed = np.ascontiguousarray(rgb[top:bottom, left:right])
+        subject, band = plain.separate(framed), 2
+        if subject is None:
+            subject, band = natural.separate(framed), max(2, round(max(framed.shape[:2]) / natural.SIDE))
+        mask = np.zeros(rgb.shape[:2], bool)
+        mask[top:bottom, left:right] = subject
         mask &= small[..., 3] >= OPAQUE
         if not mask.any():
             raise BadPicture("no subject found: nothing stands out from the background; give a picture of an object")
@@ -103,6 +107,28 @@ def _row_averages(strip: NDArray[np.float32], edges: NDArray[np.float64]) -> NDA
     whole = np.minimum(np.floor(edges).astype(int), len(strip) - 1)
     at = total[whole] + (edges - whole)[:, None, None] * strip[whole]
     return np.asarray(np.diff(at, axis=0) / np.diff(edges)[:, None, None], np.float32)
+
+
+def _inside_bars(rgb: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of what black or white bars letterbox; all of the picture when none do."""
+    bounds = []
+    for lines in (rgb, rgb.swapaxes(0, 1)):
+        count = len(lines)
+        colour = np.median(lines[0], axis=0)
+        other = (np.abs(lines.astype(np.int16) - colour) > 24).any(axis=2).mean(axis=1)
+        some, most = np.flatnonzero(other > 0.03), np.flatnonzero(other > 0.5)
+        # A bar ends along its whole length at once; a plain background ends where the subject begins.
+        if (
+            (colour.max() < 24 or colour.min() > 231)
+            and most.size > count // 4
+            and most[0] > 0
+            and most[0] - some[0] <= 2
+            and some[-1] - most[-1] <= 2
+        ):
+            bounds += [int(most[0]) + 1, int(most[-1])]
+        else:
+            bounds += [0, count]
+    return bounds[0], bounds[1], bounds[2], bounds[3]
 
 
 def _soft(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], band: int) -> NDArray[np.uint8]:

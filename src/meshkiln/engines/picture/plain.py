@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,8 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """
     lab = np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB), np.float32)
     surface, share, noise = _surface(lab)
-    # Measured on the natural photographs: their borders follow a surface for at most 76 %, and coarsely.
-    if not (share >= 0.8 or (share >= 0.6 and noise < 0.7)):
+    clean = noise < 0.7
+    if share < (0.6 if clean else 0.75):
         return None
     difference = np.sqrt(((lab - surface) ** 2).sum(axis=2))
     near = difference < max(5.0, 4 * noise)
@@ -28,7 +30,9 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     behind = _through_shadows(lab, surface, behind, noise)
     # What is left of a shadow is its faint rim: a seam too thin to be part of a thing that is so hard to see.
     solid = cv2.morphologyEx((~behind).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.015 * max(behind.shape)))
-    return _without_specks(~behind & ((difference > 16.0) | solid.astype(bool)))
+    subject = _without_specks(~behind & ((difference > 16.0) | solid.astype(bool)))
+    # Dark foliage follows a surface too, but leaves and all that is lit among them then stand at the border.
+    return subject if clean or np.mean(_border_of(subject)) < 0.08 else None
 
 
 def _surface(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
@@ -71,10 +75,14 @@ def _terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
 
 
+def _border_of(array: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
+
+
 def _touching_border(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The connected parts of `region` that touch the picture's border."""
     _, labels = cv2.connectedComponents(region.astype(np.uint8), connectivity=4)
-    at_border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    at_border = np.unique(_border_of(labels))
     return np.asarray(np.isin(labels, at_border[at_border > 0]))
 
 
