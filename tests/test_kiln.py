@@ -11,8 +11,9 @@ import pytest
 
 import toy
 from meshkiln.errors import BadPicture, DeadlinePassed, StageFailed
+from meshkiln.generation import worth_keeping
 from meshkiln.keys import digest
-from meshkiln.kiln import Kiln, worth_keeping
+from meshkiln.kiln import Kiln
 from meshkiln.result import Result
 from meshkiln.store.base import Artifact
 from meshkiln.store.memory import Memory
