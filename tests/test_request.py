@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkiln.engines.base import PICTURE, Engine, Parameter, Stage
+from meshkiln.engines.inflate import ENGINE as INFLATE
 from meshkiln.errors import BadParameter, BadPicture
 from meshkiln.keys import Digest, Key, digest
 from meshkiln.request import Link, canonical_request, chain, picture_bytes
@@ -78,6 +79,14 @@ def test_picture_namespace_and_fingerprint_each_change_every_key() -> None:
     base = links({})
     for other in (links({}, picture=b"dog"), links({}, namespace="tenant")):
         assert all(one.key != two.key for one, two in zip(base, other, strict=True))
+
+
+def test_a_parameter_that_matters_only_to_some_formats_is_in_their_keys_only() -> None:
+    def export_key(**given_: Any) -> Key | None:
+        return chain(canonical_request(INFLATE, b"cat", given_), recorded)[-1].key
+
+    assert export_key(format="glb", size=50) == export_key(format="glb", size=80)
+    assert export_key(format="stl", size=50) != export_key(format="stl", size=80)
 
 
 def test_recipes_resolve_to_parameters_and_are_in_no_key() -> None:

@@ -153,7 +153,7 @@ class Driver:
             task = Task(
                 stage,
                 tuple(picture if name == PICTURE else inputs[name].payload() for name in stage.reads),
-                {name: request.parameters[name] for name in stage.parameters},
+                stage.mattering(request.parameters),
                 flight,
                 _reporter(stage.name, ask.report),
                 ask.client,
@@ -273,5 +273,5 @@ def _provenance(request: Request, stage: Stage, inputs: dict[str, Made], seconds
         "made": time.time(),
         "source": source,
         "costs": {**costs, stage.name: seconds},
-        "parameters": {**parameters, **{name: request.parameters[name] for name in stage.parameters}},
+        "parameters": {**parameters, **stage.mattering(request.parameters)},
     }

@@ -75,8 +75,7 @@ def chain(request: Request, recorded: Callable[[Key], Digest | None]) -> tuple[L
         key = output = None
         known = [name for name in inputs if name is not None]
         if len(known) == len(inputs):
-            mattering = {name: request.parameters[name] for name in stage.parameters}
-            key = stage_key(stage.fingerprint, mattering, known, request.namespace)
+            key = stage_key(stage.fingerprint, stage.mattering(request.parameters), known, request.namespace)
             output = key
             if stage.cutoff:
                 made = recorded(key)

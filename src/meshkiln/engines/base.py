@@ -139,6 +139,7 @@ class Stage:
     compute : import path "package.module:function" of a `Sequence[Work] -> list[Value]`
     reads : names of the stages it reads, or `PICTURE`
     parameters : names of the parameters that matter to it
+    only : of those, the ones that matter only while another has one of some values: (name, other, values)
     weights : hex digest of the weights it computes with; empty when it has none
     numeric : numeric class: "exact" (integer or reproducible arithmetic), "fp32", "bf16", "int8"
     cutoff : later keys hang on the digest of the output instead of on this stage's key (integer outputs only)
@@ -154,12 +155,18 @@ class Stage:
     compute: str
     reads: tuple[str, ...]
     parameters: tuple[str, ...] = ()
+    only: tuple[tuple[str, str, tuple[Scalar, ...]], ...] = ()
     weights: str = ""
     numeric: str = "exact"
     cutoff: bool = False
     media_type: str = "application/vnd.safetensors"
     batch: int = 1
     batch_with: tuple[str, ...] = ()
+
+    def mattering(self, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Of a request's parameters those that matter to this stage: what its key contains and `compute` is given."""
+        idle = {name for name, other, values in self.only if parameters[other] not in values}
+        return {name: parameters[name] for name in self.parameters if name not in idle}
 
     @property
     def fingerprint(self) -> tuple[str, int, str, str]:

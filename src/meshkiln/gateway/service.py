@@ -223,7 +223,7 @@ class Service:
         """Compute seconds of the whole line by what was measured; stages that never ran count nothing."""
         stages = request.engine.stages
         return sum(
-            self.pool.estimate(stage, {name: request.parameters[name] for name in stage.parameters}) or 0.0
+            self.pool.estimate(stage, stage.mattering(request.parameters)) or 0.0
             for stage in stages
         )
 

@@ -53,6 +53,7 @@ EXPORT = Stage(
     compute="meshkiln.engines.mesh.export:export",
     reads=("finish", "matte"),
     parameters=("format", "size"),
+    only=(("size", "format", ("stl", "3mf")),),
     numeric="fp32",
     media_type="application/octet-stream",
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meshkiln.engines.base import Work
+from meshkiln.engines.mesh import SIZE
 from meshkiln.engines.mesh.texture import colours, paint
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def export(batch: Sequence[Work]) -> list[Value]:
     for work in batch:
         mesh, cutout = work.inputs
         write = WRITERS[str(work.parameters["format"])]
-        values.append(write(mesh, cutout["pixels"], float(work.parameters["size"])))
+        values.append(write(mesh, cutout["pixels"], float(work.parameters.get("size", SIZE.default))))
     return values
 
 
