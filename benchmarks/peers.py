@@ -305,11 +305,11 @@ class Lhd(_Peer):
 
     Source: Beckmann, Chen, Cidon, "LHD: Improving Cache Hit Rate by Maximizing Hit Density", NSDI 2018: classes by the
     ages at the last two hits, densities per byte estimated anew from events that decay by 0.9, candidates from a sample
-    and the latest arrivals. Estimated every 2,000 uses instead of every million, for traces as short as ours; without
-    explorers.
+    and the latest arrivals. For traces as short as ours ages are 500 steps of 64 uses and estimates are made every
+    2,000 uses instead of every million (the best of the settings tried); without explorers.
     """
 
-    AGES = 2000
+    AGES = 500
     CLASSES = 16
 
     def __init__(self, cost_blind: bool = True, seed: int = 1) -> None:
@@ -321,7 +321,7 @@ class Lhd(_Peer):
         self._class: dict[Entry, int] = {}
         self._ages: dict[Entry, tuple[int, int]] = {}
         self._now = 0
-        self._shift = 1
+        self._shift = 64
         self._next = 2_000
         self._hits = [[0.0] * self.AGES for _ in range(self.CLASSES)]
         self._ends = [[0.0] * self.AGES for _ in range(self.CLASSES)]
