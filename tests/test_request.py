@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
+import toy
 from meshkiln.engines.base import PICTURE, Engine, Parameter, Stage
 from meshkiln.engines.inflate import ENGINE as INFLATE
 from meshkiln.errors import BadParameter, BadPicture

@@ -222,10 +222,7 @@ class Service:
     def _expected(self, request: Request) -> float:
         """Compute seconds of the whole line by what was measured; stages that never ran count nothing."""
         stages = request.engine.stages
-        return sum(
-            self.pool.estimate(stage, stage.mattering(request.parameters)) or 0.0
-            for stage in stages
-        )
+        return sum(self.pool.estimate(stage, stage.mattering(request.parameters)) or 0.0 for stage in stages)
 
     def _admit(self, expected: float, timeout: float | None) -> None:
         waiting = self.queued_seconds() / self.workers
