@@ -100,7 +100,7 @@ def _holes(near: NDArray[np.bool_], difference: NDArray[np.float32], noise: floa
         around = np.s_[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4]
         region = labels[around] == label
         rim = cv2.dilate(region.astype(np.uint8), _disc(7)).astype(bool) & ~region
-        if label > 0 and np.median(difference[around][rim]) > 15.0:
+        if label > 0 and rim.any() and np.median(difference[around][rim]) > 15.0:
             through[around] |= region
     return through
 
@@ -115,7 +115,8 @@ def _through_shadows(
     across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=0.125)
     down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=0.125)
     slope = np.sqrt((across**2 + down**2).sum(axis=2))
-    shadow = (ratio > 0.3) & (ratio < 1.2) & (tint < 4.0 + noise) & (slope < 1.0)
+    gentle = min(2.5, max(0.6, 640 / max(behind.shape)))  # CIELAB units a pixel
+    shadow = (ratio > 0.3) & (ratio < 1.2) & (tint < 4.0 + noise) & (slope < gentle)
     wide = cv2.morphologyEx((shadow | behind).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.008 * max(behind.shape)))
     return _touching_border(wide.astype(bool) | behind) | behind
 
