@@ -1,6 +1,6 @@
 """Dense against sparse decoding: field queries, seconds, memory, and whether the surface is the same.
 
-    MESHKILN_DATA=… python -m benchmarks.decode [--shapes 20]
+    MESHKILN_DATA=… python benchmarks/decode.py [--shapes 20]
 
 Fields are the bundled model's, for pictures of the data folder (encode, 8 steps, guidance as by default). Seconds are
 of the whole stage from features to mesh, on the runtime's own threads, one after the other in one process. Dense
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from benchmarks.quality import cut, picture_files, run
-from benchmarks.results_file import Bar, Results
 from meshkiln.engines.vecset import ENGINE, bricks, cubes, decode, dense, grid, manifest, runtime, sample, sparse
+from quality import cut, picture_files, run
+from results_file import Bar, Results
 
 RESOLUTIONS = (64, 128, 256, 384, 512)
 WHOLE = 256

@@ -24,7 +24,8 @@ F64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 POINTS = 100_000
-"""Points on each surface, and in the volume: as Occupancy Networks evaluates."""
+"""Points on each surface, as Occupancy Networks evaluates; half as many in the volume and near the surface, where
+rays are dear and the error of an IoU is 0.002 at most."""
 
 THRESHOLDS = (0.02, 0.05, 0.1)
 NEAR = 0.05
@@ -105,7 +106,7 @@ def evaluate(
 ) -> Quality:
     """`mesh` against a closed `reference` in the frame they share.
 
-    points : samples on each surface, in the volume and near the surface
+    points : samples on each surface; half as many in the volume and near the surface
     seed : of all samples; the same for every mesh, so that meshes of one reference meet the same points
     camera : for the silhouettes, in the frame of the meshes
     Raises ValueError for a reference that is empty or not closed, whose inside is therefore undefined.
@@ -128,8 +129,8 @@ def evaluate(
 
     rng = np.random.default_rng([seed, 2])
     low, high = np.minimum(mesh.bounds[0], reference.bounds[0]), np.maximum(mesh.bounds[1], reference.bounds[1])
-    volume = rng.uniform(low, high, (points, 3))
-    near = theirs + rng.normal(scale=NEAR, size=theirs.shape)
+    volume = rng.uniform(low, high, (points // 2, 3))
+    near = theirs[::2] + rng.normal(scale=NEAR, size=theirs[::2].shape)
     return Quality(
         accuracy=float(accuracy.mean()),
         completeness=float(completeness.mean()),
@@ -195,12 +196,19 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.logical_and(a, b).sum()) / union if union else 1.0
 
 
+_SKEW = np.array([0.2113, 0.3771, 0.9017])
+"""Direction of the rays that decide what is inside: along no axis, so that they seldom run along a face."""
+
+
 def contains(mesh: trimesh.Trimesh, points: F64) -> Bools:
     """Which of the points (N, 3) are inside a closed mesh: the parity of crossings along a ray (by Embree)."""
     low, high = mesh.bounds
     inside: Bools = ((points >= low) & (points <= high)).all(axis=1)
-    if inside.any():
-        inside[inside] = mesh.ray.contains_points(points[inside])  # type: ignore[no-untyped-call]
+    some = np.flatnonzero(inside)
+    if some.size:
+        along = np.broadcast_to(_SKEW / np.linalg.norm(_SKEW), (some.size, 3))
+        _, ray = mesh.ray.intersects_id(points[some], along, multiple_hits=True)  # type: ignore[no-untyped-call]
+        inside[some] = np.bincount(ray, minlength=some.size) % 2 == 1
     return inside
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from meshkiln.engines.base import Engine, Parameter, Stage
 from meshkiln.engines.mesh import EXPORT, FACES, FINISH, FORMAT, FORMATS, SIZE
 from meshkiln.engines.picture import MATTE, PARAMETERS, READ
-from meshkiln.engines.vecset.manifest import manifest
+from meshkiln.engines.vecset.manifest import manifest as _manifest
 
-_WEIGHTS = manifest()
+_WEIGHTS = _manifest()
 
 ENCODE = Stage(
     name="encode",
