@@ -207,7 +207,7 @@ def contains(mesh: trimesh.Trimesh, points: F64) -> Bools:
     some = np.flatnonzero(inside)
     if some.size:
         along = np.broadcast_to(_SKEW / np.linalg.norm(_SKEW), (some.size, 3))
-        _, ray = mesh.ray.intersects_id(points[some], along, multiple_hits=True)  # type: ignore[no-untyped-call]
+        _, ray = mesh.ray.intersects_id(points[some], along, multiple_hits=True)
         inside[some] = np.bincount(ray, minlength=some.size) % 2 == 1
     return inside
 
