@@ -115,16 +115,14 @@ def _inside_bars(rgb: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     for lines in (rgb, rgb.swapaxes(0, 1)):
         count = len(lines)
         colour = np.median(lines[0], axis=0)
-        other = (np.abs(lines.astype(np.int16) - colour) > 24).any(axis=2).mean(axis=1)
+        if colour.max() >= 24 and colour.min() <= 231:
+            bounds += [0, count]
+            continue
+        off = cv2.absdiff(lines, np.broadcast_to(colour.astype(np.uint8), lines.shape)) > 24
+        other = (off[..., 0] | off[..., 1] | off[..., 2]).mean(axis=1)
         some, most = np.flatnonzero(other > 0.03), np.flatnonzero(other > 0.5)
         # A bar ends along its whole length at once; a plain background ends where the subject begins.
-        if (
-            (colour.max() < 24 or colour.min() > 231)
-            and most.size > count // 4
-            and most[0] > 0
-            and most[0] - some[0] <= 2
-            and some[-1] - most[-1] <= 2
-        ):
+        if most.size > count // 4 and most[0] > 0 and most[0] - some[0] <= 2 and some[-1] - most[-1] <= 2:
             bounds += [int(most[0]) + 1, int(most[-1])]
         else:
             bounds += [0, count]
@@ -138,26 +136,33 @@ def _soft(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], band: int) -> NDArray
     drawn towards the mask where F and B are alike. The colour is the estimate of Forte and Pitié, "Approximate fast
     foreground colour estimation", ICIP 2021.
     """
-    colour = rgb.astype(np.float32) / 255.0
     inside = mask.astype(np.uint8)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))
     core, reach = cv2.erode(inside, kernel), cv2.dilate(inside, kernel)
-    foreground = _blurred(colour, core + np.float32(0.01) * inside, 6 * band + 1)
-    background = _blurred(colour, (1 - reach) + np.float32(0.01) * (1 - inside), 6 * band + 1)
-    towards = cv2.blur(inside.astype(np.float32), (band + 1 | 1, band + 1 | 1))
-    across = foreground - background
-    firmness = np.float32(0.005)
-    alpha = ((colour - background) * across).sum(axis=2) + firmness * towards
-    alpha = np.clip(alpha / ((across**2).sum(axis=2) + firmness), 0, 1)
-    alpha = np.where(reach > core, alpha, inside).astype(np.float32)
-    share = alpha[..., None]
-    clean = foreground + share * (colour - share * foreground - (1 - share) * background)
-    clean = np.where((reach > core)[..., None], clean, colour)
-    pixels: NDArray[np.uint8] = np.rint(np.clip(np.dstack([clean, share]), 0, 1) * 255).astype(np.uint8)
+    rows, columns = np.nonzero(reach > core)
+    pixels = np.dstack([rgb, inside * np.uint8(255)])
+    if rows.size:
+        # Only what the band can see is blurred.
+        far = 4 * band
+        top, left = max(0, rows.min() - far), max(0, columns.min() - far)
+        window = np.s_[top : rows.max() + far + 1, left : columns.max() + far + 1]
+        colour = rgb[window].astype(np.float32) / 255.0
+        at = (rows - top, columns - left)
+        within, outside = inside[window], 1 - inside[window]
+        foreground = _blurred(colour, core[window] + np.float32(0.01) * within, 6 * band + 1)[at]
+        background = _blurred(colour, 1 - reach[window] + np.float32(0.01) * outside, 6 * band + 1)[at]
+        towards = cv2.blur(within.astype(np.float32), (band + 1 | 1, band + 1 | 1))[at]
+        seen, across = colour[at], foreground - background
+        firmness = np.float32(0.005)
+        share = np.einsum("ij,ij->i", seen - background, across) + firmness * towards
+        share = np.clip(share / (np.einsum("ij,ij->i", across, across) + firmness), 0, 1)[:, None]
+        clean = foreground + share * (seen - share * foreground - (1 - share) * background)
+        pixels[rows, columns] = np.rint(np.clip(np.hstack([clean, share]), 0, 1) * 255).astype(np.uint8)
     pixels[pixels[..., 3] == 0] = 0
     return pixels
 
 
 def _blurred(colour: NDArray[np.float32], weight: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    total = cv2.blur(weight, (size, size))[..., None]
-    return np.asarray(cv2.blur(colour * weight[..., None], (size, size)) / np.maximum(total, 1e-6), np.float32)
+    total = np.maximum(cv2.blur(weight, (size, size)), 1e-6)
+    weighted = cv2.blur(cv2.multiply(colour, cv2.merge([weight] * 3)), (size, size))
+    return np.asarray(cv2.divide(weighted, cv2.merge([total] * 3)), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,12 +20,14 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     The background is a quadratic surface in CIELAB through the picture's border. It reaches as far as pixels follow
     it, connected to the border, and on through soft shadows; what shows through the subject's holes is background too.
     """
-    lab = np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB), np.float32)
-    surface, share, noise = _surface(lab)
+    ground = _ground(rgb)
+    noise = ground.noise
     clean = noise < 0.7
-    if share < (0.6 if clean else 0.75):
+    if ground.share < (0.6 if clean else 0.75):
         return None
-    difference = np.sqrt(((lab - surface) ** 2).sum(axis=2))
+    lab = _lab(rgb)
+    surface = ground.surface(*rgb.shape[:2])
+    difference = _norm(lab - surface)
     near = difference < max(5.0, 4 * noise)
     behind = _touching_border(near) | _holes(near, difference, noise)
     behind = _through_shadows(lab, surface, behind, noise)
@@ -35,44 +38,74 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     return subject if clean or np.mean(_border_of(subject)) < 0.08 else None
 
 
-def _surface(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
-    """The background's colour everywhere, the share of border pixels that follow it, and their median distance."""
-    height, width = lab.shape[:2]
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """The background's colour: `fit` (6, 3) over `_terms`, between `low` and `high` (3,), in CIELAB.
+
+    share : of the border's pixels that follow it; noise : their median distance from it
+    """
+
+    fit: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    share: float
+    noise: float
+
+    def surface(self, height: int, width: int) -> NDArray[np.float32]:
+        """(height, width, 3) float32."""
+        y = (np.arange(height) / height * 2 - 1)[:, None]
+        x = (np.arange(width) / width * 2 - 1)[None, :]
+        out = np.empty((height, width, 3), np.float32)
+        for channel in range(3):
+            one, by_x, by_y, by_xx, by_xy, by_yy = self.fit[:, channel]
+            rows, columns = one + by_y * y + by_yy * y * y, by_x * x + by_xx * x * x
+            np.clip(rows + columns + (by_xy * y) * x, self.low[channel], self.high[channel], out=out[..., channel])
+        return out
+
+
+def _ground(rgb: NDArray[np.uint8]) -> _Ground:
+    """The colour that most of the picture's border follows."""
+    height, width = rgb.shape[:2]
     ring = max(1, round(0.02 * max(height, width)))
     border = np.ones((height, width), bool)
     border[ring : height - ring, ring : width - ring] = False
     rows, columns = np.nonzero(border)
     every = max(1, len(rows) // 6000)
     rows, columns = rows[::every], columns[::every]
-    seen = lab[rows, columns].astype(np.float64)
-    # One colour is the better account of studio white and of a render's ground: a surface bends towards the subject.
-    ground = np.median(seen, axis=0)
+    seen = _lab(rgb[rows, columns][None])[0].astype(np.float64)
+    middle = np.median(seen, axis=0)
+    colour = middle
     for _ in range(3):
-        same = np.linalg.norm(seen - ground, axis=1) < _TOLERANCE
-        if not same.any():
-            break
-        ground = np.median(seen[same], axis=0)
-    terms = _terms(rows / height * 2 - 1, columns / width * 2 - 1)
-    distance = np.linalg.norm(seen - np.median(seen, axis=0), axis=1)
+        same = np.linalg.norm(seen - colour, axis=1) < _TOLERANCE
+        colour = np.median(seen[same], axis=0) if same.any() else colour
+    y, x = rows / height * 2 - 1, columns / width * 2 - 1
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    distance = np.linalg.norm(seen - middle, axis=1)
     followers = distance < 15.0
     fit = np.zeros((6, 3))
     for tolerance in (2 * _TOLERANCE, 1.3 * _TOLERANCE, _TOLERANCE, _TOLERANCE):
         if np.mean(followers) < 0.2:
-            return np.broadcast_to(np.median(seen, axis=0).astype(np.float32), lab.shape), 0.0, float("inf")
+            return _Ground(fit, middle, middle, 0.0, float("inf"))
         fit = np.linalg.lstsq(terms[followers], seen[followers], rcond=None)[0]
         distance = np.linalg.norm(terms @ fit - seen, axis=1)
         followers = distance < tolerance
+    # One colour is the better account of studio white and of a render's ground: a surface bends towards the subject.
     if np.mean(same) >= 0.95 * np.mean(followers):
-        distance = np.linalg.norm(seen - ground, axis=1)[same]
-        return np.broadcast_to(ground.astype(np.float32), lab.shape), float(np.mean(same)), float(np.median(distance))
-    y, x = np.mgrid[:height, :width]
-    surface = _terms(y / height * 2 - 1, x / width * 2 - 1) @ fit
-    surface = np.clip(surface, seen[followers].min(axis=0) - 2, seen[followers].max(axis=0) + 2)
-    return surface.astype(np.float32), float(np.mean(followers)), float(np.median(distance[followers]))
+        distance = np.linalg.norm(seen - colour, axis=1)
+        return _Ground(fit, colour, colour, float(np.mean(same)), float(np.median(distance[same])))
+    if not followers.any():
+        return _Ground(fit, middle, middle, 0.0, float("inf"))
+    low, high = seen[followers].min(axis=0) - 2, seen[followers].max(axis=0) + 2
+    return _Ground(fit, low, high, float(np.mean(followers)), float(np.median(distance[followers])))
 
 
-def _terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+def _lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB), np.float32)
+
+
+def _norm(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Lengths along the last axis; numpy's reductions are slow over so short a one."""
+    return np.asarray(np.sqrt(np.einsum("...i,...i->...", vectors, vectors)), np.float32)
 
 
 def _border_of(array: NDArray[Any]) -> NDArray[Any]:
@@ -110,11 +143,11 @@ def _through_shadows(
 ) -> NDArray[np.bool_]:
     """`behind` grown into what is darker background: of its hue, without edges, and wide enough not to be a seam."""
     ratio = lab[..., 0] / np.maximum(surface[..., 0], 1.0)
-    tint = np.linalg.norm(lab[..., 1:] - surface[..., 1:] * np.minimum(ratio, 1.0)[..., None], axis=2)
+    tint = _norm(lab[..., 1:] - surface[..., 1:] * np.minimum(ratio, 1.0)[..., None])
     smooth = cv2.GaussianBlur(lab, (0, 0), 1.2)
     across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=0.125)
     down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=0.125)
-    slope = np.sqrt((across**2 + down**2).sum(axis=2))
+    slope = np.hypot(_norm(across), _norm(down))
     gentle = min(2.5, max(0.6, 640 / max(behind.shape)))  # CIELAB units a pixel
     shadow = (ratio > 0.3) & (ratio < 1.2) & (tint < 4.0 + noise) & (slope < gentle)
     wide = cv2.morphologyEx((shadow | behind).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.008 * max(behind.shape)))
