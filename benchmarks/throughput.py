@@ -12,10 +12,14 @@ taken within a round and its median reported, so that other load on the machine 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import mmap
 import os
+import socket
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -76,6 +80,61 @@ def overhead(calls: int) -> dict[str, float]:
             "alone_4mb_ms": one(stage, 4 * 10**6, 30) * 1e3,
             "alone_64mb_ms": one(stage, 64 * 10**6, 5) * 1e3,
         }
+
+
+def transports() -> dict[str, float]:
+    """Round trips to an idle process and back in milliseconds: through a socket, and through shared memory (memfd)."""
+    took: dict[str, list[float]] = {}
+    ends = {}
+    for way in (_by_socket, _by_memory):
+        ours, theirs = wire.pair()
+        program = f"import throughput; throughput.echo({theirs.fileno()}, throughput.{way.__name__})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], pass_fds=(theirs.fileno(),), cwd=Path(__file__).parent
+        )
+        theirs.close()
+        ends[way] = ours, process
+    for size, count in ((10**4, 50), (10**6, 30), (4 * 10**6, 20), (64 * 10**6, 5)):
+        data = os.urandom(size)
+        for _ in range(count):
+            for way, (ours, _) in ends.items():
+                started = time.perf_counter()
+                assert way(ours, data) == data
+                took.setdefault(f"{way.__name__[1:]}_{size // 1000}kb_ms", []).append(time.perf_counter() - started)
+    for ours, process in ends.values():
+        ours.close()
+        process.wait()
+    return {name: median(seconds) * 1e3 for name, seconds in took.items()}
+
+
+def echo(descriptor: int, way: Callable[[socket.socket, bytes | None], bytes]) -> None:
+    """Give back whatever comes, until nothing does."""
+    connection = socket.socket(fileno=descriptor)
+    with contextlib.suppress(EOFError):
+        data = way(connection, None)
+        while True:
+            data = way(connection, data)
+
+
+def _by_socket(connection: socket.socket, data: bytes | None) -> bytes:
+    if data is not None:
+        wire.send(connection, {}, [data])
+    return wire.receive(connection)[1][0]
+
+
+def _by_memory(connection: socket.socket, data: bytes | None) -> bytes:
+    if data is not None:
+        descriptor, sent = os.memfd_create("throughput"), 0
+        while sent < len(data):
+            sent += os.write(descriptor, memoryview(data)[sent:])
+        socket.send_fds(connection, [len(data).to_bytes(8, "big")], [descriptor])
+        os.close(descriptor)
+    size, descriptors, _, _ = socket.recv_fds(connection, 8, 1)
+    if not size:
+        raise EOFError
+    with mmap.mmap(descriptors[0], int.from_bytes(size, "big"), prot=mmap.PROT_READ) as memory:
+        os.close(descriptors[0])
+        return memory[:]
 
 
 def _task(stage: Stage, data: bytes) -> Task:
@@ -172,7 +231,8 @@ def compare(of: Engine, parameters: Mapping[str, Scalar], pictures: Sequence[byt
     curve = loop.curve()
     print("batch sizes:", loop.batches, flush=True)
     runs = []
-    with Pool(PROCESSORS, preload=of.stages, max_queue_seconds=1e9) as pool:
+    # As urgent as the bare loop, which other load on the machine would otherwise hit less.
+    with Pool(PROCESSORS, preload=of.stages, max_queue_seconds=1e9, nice=0) as pool:
         pool.wait_ready(120)
         through_the_pool(pool, of, parameters, pictures)  # every worker loads what it needs
         for number in range(rounds):
@@ -225,13 +285,18 @@ def main() -> int:
         return compare(of, full, pictures, 2 if arguments.quick else arguments.rounds)
 
     if arguments.quick:
+        print(transports())
         print(overhead(200))
         print({name: value for name, value in measured().items() if name != "rounds"})
         return 0
     sources = [module.__file__ for module in (batching, fair, keeper, processes, wire)]
     results = Results("throughput", packages=["numpy", "onnxruntime"], sources=[path for path in sources if path])
     name = arguments.engine + (f", {arguments.recipe}" if arguments.recipe else "")
-    figures = {"overhead": results.item("overhead", lambda: overhead(1000)), name: results.item(name, measured)}
+    figures = {
+        "transports": results.item("transports", transports),
+        "overhead": results.item("overhead", lambda: overhead(1000)),
+        name: results.item(name, measured),
+    }
     mine = figures[name]
     bars = [
         Bar(f"a full queue against the bare stage loop ({name})", mine["pool_to_bare"], 0.85, ">="),
