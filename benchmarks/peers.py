@@ -222,6 +222,7 @@ class WTinyLfu(_Peer):
 
     def add(self, entry: Entry) -> None:
         self._count(entry.key)
+        self._candidates.clear()  # those of earlier arrivals found room, or were admitted
         self._put(self._window, entry)
         while self._bytes[id(self._window)] > self._window_target:
             oldest = next(iter(self._window.values()))

@@ -8,6 +8,7 @@ what is missing is made and put. A store of 1 % (10 %) holds that share of the b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from meshkiln.store.base import Artifact
 from meshkiln.store.memory import Memory
 from meshkiln.store.policies import GreedyDual, Policy
 from results_file import Bar, Results, data_folder
-from traces import Trace
+from traces import Request, Trace
 
 SHARES = (0.01, 0.10)
 OURS = "Meshkiln"
@@ -75,19 +76,17 @@ def bound(trace: Trace, max_bytes: int) -> float:
     A repeat is saved by holding its artifact since it was last used: size x requests in between. The space of the whole
     run is `max_bytes` x requests, and it is filled with the dearest repeats per space, the last one in part. It is the
     relaxation PFOO-L of Berger, Beckmann and Harchol-Balter, "Practical Bounds on Optimal Caching with Variable Object
-    Sizes", SIGMETRICS 2018, with seconds for hits. Of a chain, holding a later artifact instead of an earlier one is
-    charged the difference, which is the fractional relaxation of that choice.
+    Sizes", SIGMETRICS 2018, with seconds for hits. Of a chain one artifact or another can be held; that choice is
+    relaxed to fractions too, as steps up the concave hull of seconds over bytes.
     """
     last: dict[bytes, int] = {}
     repeats: list[tuple[float, float, float]] = []
     for now, request in enumerate(trace.requests):
         final = request[-1].key
         if final in last:
-            held = 0
-            for step in request:
-                space = max(step.size - held, 1) * (now - last[final])
-                repeats.append((step.cost / space, space, step.cost))
-                held = step.size
+            for size, seconds in concave_steps(request):
+                space = size * (now - last[final])
+                repeats.append((seconds / space, space, seconds))
         last[final] = now
     left, saved = float(max_bytes * len(trace.requests)), 0.0
     for _, space, cost in sorted(repeats, reverse=True):
@@ -96,6 +95,24 @@ def bound(trace: Trace, max_bytes: int) -> float:
         if left <= 0:
             break
     return saved / trace.seconds
+
+
+def concave_steps(request: Request) -> list[tuple[int, float]]:
+    """(bytes more, seconds more) from one choice of artifact to hold to the next, each worth less per byte."""
+    costs = itertools.accumulate(step.cost for step in request)
+    hull = [(0, 0.0)]
+    for size, seconds in sorted((max(step.size, 1), cost) for step, cost in zip(request, costs, strict=True)):
+        if seconds <= hull[-1][1]:
+            continue
+        # A choice from which the next one is the steeper way up is never the one to make.
+        while hull[-1][0] == size or (
+            len(hull) > 1
+            and (seconds - hull[-1][1]) / (size - hull[-1][0])
+            >= (hull[-1][1] - hull[-2][1]) / (hull[-1][0] - hull[-2][0])
+        ):
+            hull.pop()
+        hull.append((size, seconds))
+    return [(size - s, seconds - c) for (s, c), (size, seconds) in itertools.pairwise(hull)]
 
 
 def geometric_mean(values: list[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import gc
 import math
 import os
@@ -174,8 +175,8 @@ def test_bounds_and_accounts_hold_whatever_happens(steps: list[tuple[str, int, i
         elif step == "later":
             clock.now += name
         now = store.stats()
-        held = [entry.data for entry in (store._entries[k].artifact for k in store) if entry is not None]
-        assert now.bytes == sum(map(len, held)) <= bound
+        held = [entry.size for entry in store._entries.values()]  # not through `get`, which would count
+        assert now.bytes == sum(held) <= bound
         assert now.entries == len(held) <= 12
         assert now.puts == now.entries + sum(now.evictions.values()) + gone
         assert now.hits + now.misses == looked
@@ -260,6 +261,18 @@ def test_a_hit_waits_for_no_lock() -> None:
     with store._lock:  # not reentrant: a hit that took it would never return
         assert store.get(key("k")) is not None
         assert store.get(key("other")) is None
+
+
+def test_threads_cannot_switch_between_lookup_and_count() -> None:
+    """The stress below finds a loss now and then; this finds the place where one could happen."""
+    code = list(dis.get_instructions(Memory.get))
+    lookup = next(n for n, step in enumerate(code) if step.argval == "_entries")
+    counted = next(
+        n for n, step in enumerate(code) if step.opname.startswith("STORE_FAST") and "artifact" in step.argrepr
+    )
+    between = [step.opname for step in code[lookup:counted]]
+    assert "STORE_ATTR" in between, "the count is in between"
+    assert not [name for name in between if name.startswith(("CALL", "PRECALL", "JUMP_BACKWARD", "RESUME", "SEND"))]
 
 
 @with_gil
