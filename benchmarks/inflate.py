@@ -50,6 +50,8 @@ def main() -> None:
             "median_s": {stage: round(median(figures[stage] for figures in made.values()), 4) for stage in stages},
             "median_total_s": round(median(totals), 4),
             "slowest_total_s": round(totals[-1], 4),
+            "median_processor_s": round(median(figures["processor_s"] for figures in made.values()), 4),
+            "slowest_processor_s": round(max(figures["processor_s"] for figures in made.values()), 4),
             "median_render_s": round(median(drawn), 4),
             "unsound": unsound,
             "per_picture": made,
@@ -62,6 +64,7 @@ def main() -> None:
         ],
         notes=[
             f"each picture scaled to {LONGEST} pixels along its longer side; compute only, libraries loaded before",
+            "processor_s is what the chain took of all cores, whatever else the machine was doing meanwhile",
             f"per picture the run with the median total of {given.runs}",
         ],
     )
@@ -73,7 +76,9 @@ def measure(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     parameters = ENGINE.canonical({})
     # Once before the clock starts: libraries load on first use.
     chain(ENGINE, picture, parameters)
+    before = time.process_time()
     runs = [chain(ENGINE, picture, parameters) for _ in range(given.runs)]
+    processor = (time.process_time() - before) / given.runs
     seconds, values = sorted(runs, key=lambda run: sum(run[0].values()))[len(runs) // 2]
     mesh = values["finish"]
     fault = solid.fault(mesh["vertices"], mesh["faces"])
@@ -92,6 +97,7 @@ def measure(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     return {
         **{stage: round(value, 4) for stage, value in seconds.items()},
         "total_s": round(sum(seconds.values()), 4),
+        "processor_s": round(processor, 4),
         "render_s": round(drawn, 4),
         "faces": len(mesh["faces"]),
         "glb_bytes": len(values["export"]),

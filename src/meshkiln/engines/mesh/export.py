@@ -27,6 +27,9 @@ ROUGHNESS = 0.75
 
 JPEG_QUALITY = 90
 
+COMPRESSION = 4
+"""Of zipped text: zlib's default, 6, takes half as long again over an OBJ and saves a fifteenth."""
+
 
 def export(batch: Sequence[Work]) -> list[Value]:
     """The stage: a finished mesh and its cut-out `{"pixels"}` in, a file's bytes out. Parameters `format`, `size`."""
@@ -178,10 +181,10 @@ def _jpeg(texture: NDArray[np.uint8]) -> bytes:
 def _zip(files: dict[str, bytes]) -> bytes:
     """A zip archive whose bytes depend on names and contents alone."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, content in files.items():
             # The earliest date a zip can hold.
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, content)
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith(".jpg") else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content, compresslevel=COMPRESSION)
     return file.getvalue()
