@@ -16,6 +16,19 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int32]
 
 
+def interpolated(values: F32, ratio: int) -> F32:
+    """Samples (n, k+1, k+1, k+1) made `ratio` times finer, (n, k·ratio+1, …), trilinearly; signs in between agree."""
+    for along in (1, 2, 3):
+        low = np.moveaxis(values, along, 0)
+        fine = np.empty((len(low) * ratio - ratio + 1, *low.shape[1:]), np.float32)
+        fine[::ratio] = low
+        for part in range(1, ratio):
+            share = np.float32(part / ratio)
+            fine[part::ratio] = low[:-1] * (1 - share) + low[1:] * share
+        values = np.moveaxis(fine, 0, along)
+    return values
+
+
 class Questions:
     """A field asked at samples of one grid, cut at the box's faces, and how often it was asked.
 
@@ -127,12 +140,9 @@ class Bricks:
         return len(index)
 
     def stand_in(self, coarse: int, fine: int) -> None:
-        """Give every unknown fine-th sample the value of the coarse-th sample at or below it."""
-        held = self.values[:, ::coarse, ::coarse, ::coarse]
-        for along in (1, 2, 3):
-            held = np.repeat(held, coarse // fine, axis=along)
-        values = self.values[:, ::fine, ::fine, ::fine]
-        np.copyto(values, held, where=~self.known[:, ::fine, ::fine, ::fine])
+        """Give every unknown fine-th sample the value interpolated between the coarse-th samples around it."""
+        held = interpolated(self.haloed(coarse), coarse // fine)[:, :-1, :-1, :-1]
+        np.copyto(self.values[:, ::fine, ::fine, ::fine], held, where=~self.known[:, ::fine, ::fine, ::fine])
 
     def reach_down(self, step: int) -> None:
         """Allocate bricks below whose stand-in differs in sign from a sample at their upper faces."""

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.vecset import cubes
-from meshkiln.engines.vecset.bricks import Bools, Bricks, Questions
+from meshkiln.engines.vecset.bricks import Bools, Bricks, Questions, interpolated
 from meshkiln.engines.vecset.grid import F32, OUTSIDE, Field, Mesh
 
 COARSE = 32
 """Cells along an axis that the first level has at least (when the resolution allows)."""
 
-MARGIN = 0.87
+MARGIN = 0.7
 """Default of `margin`; benchmarks/decode.py measures what it finds and costs."""
 
 
@@ -53,24 +53,34 @@ def strides(resolution: int, coarse: int = COARSE) -> list[int]:
         first -= 1
 
 
-def _cells(values: F32, band: float) -> NDArray[np.bool_]:
-    """Of samples (n, k+1, k+1, k+1), the cells (n, k, k, k) to refine.
-
-    Those whose corners differ in sign, and those whose corners' mean |logit| is below `band`. The mean tells a cell
-    beside a flat surface (half a cell's step and more) from one with a plate hidden inside (less).
-    """
-    some: NDArray[np.bool_] = values > 0
+def _cells(values: F32) -> tuple[Bools, Bools, F32]:
+    """Of samples (n, k+1, k+1, k+1): which cells (n, k, k, k) have corners inside, which have all; the corners' sum."""
+    some: Bools = values > 0
     every, total = some, values
     for along in (1, 2, 3):
-        low: list[slice] = [slice(None)] * 4
-        high: list[slice] = [slice(None)] * 4
-        low[along], high[along] = slice(None, -1), slice(1, None)
-        lower, upper = tuple(low), tuple(high)
-        some, every = some[lower] | some[upper], every[lower] & every[upper]
-        if band > 0:
-            total = total[lower] + total[upper]
-    crossed = some & ~every
-    return crossed | (np.abs(total) < 8 * band) if band > 0 else crossed
+        lower: list[slice] = [slice(None)] * 4
+        upper: list[slice] = [slice(None)] * 4
+        lower[along], upper[along] = slice(None, -1), slice(1, None)
+        low, high = tuple(lower), tuple(upper)
+        some, every = some[low] | some[high], every[low] & every[high]
+        total = total[low] + total[high]
+    return some, every, total
+
+
+def _crossed(values: F32) -> Bools:
+    """Cells whose corners differ in sign."""
+    some, every, _ = _cells(values)
+    return some & ~every
+
+
+def _near(values: F32, band: float) -> Bools:
+    """Cells whose corners agree in sign and whose mean |logit| is below `band`.
+
+    The mean tells a cell beside a flat surface (half a cell's step and more) from one with a plate hidden inside.
+    """
+    some, every, total = _cells(values)
+    near: Bools = (some == every) & (np.abs(total) < 8 * band)
+    return near
 
 
 def _slope(values: F32) -> float:
@@ -104,7 +114,7 @@ def _follow(bricks: Bricks, step: int) -> None:
     """Ask for the corners of every cell the surface crosses, until it crosses none with an unknown corner."""
     while True:
         bricks.reach_down(step)
-        if not bricks.ask(_spread(_cells(bricks.haloed(step), 0.0), 1), step):
+        if not bricks.ask(_spread(_crossed(bricks.haloed(step)), 1), step):
             return
 
 
@@ -119,20 +129,17 @@ def _lattice(questions: Questions, sizes: Sequence[int], margin: float) -> tuple
     known = np.ones(values.shape, bool)
     band = margin * _slope(values[1:-1, 1:-1, 1:-1]) if margin > 0 else 0.0
     for step, finer in pairwise(sizes):
-        wanted = _spread(_cells(values[None], band * step / sizes[0]), step // finer)[0]
-        across = questions.resolution // finer + 1
-        refined, asked = np.full((across + 1,) * 3, OUTSIDE, np.float32), np.ones((across + 1,) * 3, bool)
-        asked[:-1, :-1, :-1] = False
+        ratio, across = step // finer, questions.resolution // finer + 1
         own = (slice(0, across),) * 3
-        for along in range(3):
-            values = np.repeat(values, step // finer, axis=along)
-        refined[own] = values[own]
-        every = (slice(0, across, step // finer),) * 3
+        wanted = _spread(_near(values[None], band * step / sizes[0]), ratio)[0]
+        refined, asked = np.full((across + 1,) * 3, OUTSIDE, np.float32), np.ones((across + 1,) * 3, bool)
+        refined[own] = interpolated(values[None], ratio)[0][own]
+        asked[own] = False
+        every = (slice(0, across, ratio),) * 3
         asked[every] = known[tuple(slice(0, n) for n in asked[every].shape)]
-        while (new := wanted[own] & ~asked[own]).any():
+        while (new := (_spread(_crossed(refined[None]), 1)[0][own] | wanted[own]) & ~asked[own]).any():
             refined[own][new] = questions(_samples(new, finer))
             asked[own] |= new
-            wanted = _spread(_cells(refined[None], 0.0), 1)[0]
         values, known = refined, asked
     return values, known, band
 
@@ -151,11 +158,12 @@ def decode_one(
     whole = next(i for i, size in enumerate(sizes) if size <= BRICK)
     lattice, known, band = _lattice(questions, sizes[: whole + 1], margin)
     bricks = Bricks(questions, sizes[whole], lattice, known)
-    bricks.allocate(np.argwhere(_cells(lattice[None], band * sizes[whole] / sizes[0])[0]).astype(np.int32))
+    held = _crossed(lattice[None]) | _near(lattice[None], band * sizes[whole] / sizes[0])
+    bricks.allocate(np.argwhere(held[0]).astype(np.int32))
     for step, finer in pairwise(sizes[whole:]):
-        cells = _cells(bricks.haloed(step), band * step / sizes[0])
+        hidden = _spread(_near(bricks.haloed(step), band * step / sizes[0]), step // finer)
         bricks.stand_in(step, finer)
-        bricks.ask(_spread(cells, step // finer), finer)
+        bricks.ask(hidden | _spread(_crossed(bricks.haloed(finer)), 1), finer)
         _follow(bricks, finer)
     cost = Cost(questions.queries, questions.calls, resolution / sizes[0])
     if len(bricks) == 0:
