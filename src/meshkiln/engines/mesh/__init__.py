@@ -19,9 +19,6 @@ FORMATS = {
 }
 """Export formats and their media types. `obj` is a zip of mesh.obj, mesh.mtl and mesh.jpg."""
 
-SUFFIXES = {"glb": ".glb", "obj": ".obj.zip", "ply": ".ply", "stl": ".stl", "3mf": ".3mf"}
-"""The ending of a file that holds an export as it is. Unpacked, an `obj` is three files side by side."""
-
 FACES = Parameter(
     "faces",
     40_000,
