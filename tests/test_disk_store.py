@@ -142,6 +142,19 @@ def test_hits_in_one_process_keep_an_artifact_from_being_evicted_by_another(tmp_
     writer.close()
 
 
+def test_many_hits_are_recorded_without_waiting_for_the_end(tmp_path: Path) -> None:
+    reader, other = Disk(tmp_path / "store"), Disk(tmp_path / "store")
+    reader.put(key("k"), artifact("k"))
+    for _ in range(5000):
+        reader.get(key("k"))
+    deadline = time.monotonic() + 10
+    while not next(other.entries()).hits:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    reader.close()
+    other.close()
+
+
 def test_stays_within_its_bytes_of_disk_while_many_processes_write(tmp_path: Path) -> None:
     bound = 32 * 2**20
     disk = Disk(tmp_path / "store", bound)

@@ -16,7 +16,7 @@ from meshkiln.store.generations import open_folder
 from meshkiln.store.index import row_id
 from meshkiln.store.rows import New, Row
 
-_HITS_IN_A_BATCH = 512
+_HITS_IN_A_BATCH = 4096
 _VERIFIED = 2**14
 
 
