@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 import toy
-from meshkiln.gateway.serve import build
+from meshkiln.gateway.serve import Server
 from meshkiln.settings import Settings
 
 
@@ -22,9 +21,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server whose store and jobs are in `folder`."""
     chosen = {"engine": "toy", "workers": 1, "port": 0, "shutdown_seconds": 5.0, **settings}
     made = Settings(cache_dir=str(folder / "cache"), data_dir=str(folder / "data"), **chosen)
-    server = uvicorn.Server(
-        uvicorn.Config(build(made, {"toy": toy.ENGINE}), host="127.0.0.1", port=0, log_level="error", lifespan="on")
-    )
+    server = Server(made, {"toy": toy.ENGINE})
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

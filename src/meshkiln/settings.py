@@ -43,8 +43,9 @@ class Settings:
     disk_bytes: int = _setting(10 * 2**30, "bound of the disk store", 0, unit="bytes")
 
     body_bytes: int = _setting(20 * 10**6, "largest request body", 1024, unit="bytes")
-    pictures_at_once: int = _setting(64, "uploads being received at one time", 1)
+    upload_bytes: int = _setting(256 * 2**20, "bodies being received, together", 1024, unit="bytes")
     queue_seconds: float = _setting(600.0, "work that may wait before new requests are refused", 0.0, unit="seconds")
+    queue_generations: int = _setting(2000, "distinct generations that may wait", 1)
     wait_seconds: float = _setting(
         60.0, "longest time a request may ask to wait for its answer", 0.0, 3600.0, "seconds"
     )

@@ -6,19 +6,21 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.requests import ClientDisconnect, Request
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
 
 from meshkiln.gateway.problems import Problem
+from meshkiln.gateway.uploads import Uploads
 
-RECEIVE_SECONDS = 60.0
-"""Seconds in which a body has to arrive; who is slower is holding a connection, not sending a picture."""
+_AT_ONCE = 2**16
+"""A body of fewer bytes is parsed on the event loop; a larger one would hold up everybody for milliseconds."""
+_FIELDS, _FIELD_BYTES = 100, 2**16
 OF_THE_CALL = ("engine", "recipe", "wait", "timeout", "priority")
 """Fields that are about the call and not parameters of the engine."""
 
@@ -43,9 +45,11 @@ async def posted(request: Request, limit: int) -> Posted:
     body = await whole_body(request, limit)
     query = dict(request.query_params)
     if media_type == "multipart/form-data":
-        return _split(*await _form(request, body), query)
+        if len(body) < _AT_ONCE:
+            return _split(*await _form(request.headers, body), query)
+        return _split(*await asyncio.to_thread(lambda: asyncio.run(_form(request.headers, body))), query)
     if media_type == "application/json":
-        return _json(body, query)
+        return _json(body, query) if len(body) < _AT_ONCE else await asyncio.to_thread(_json, body, query)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return _split(body, {}, query)
     raise Problem(
@@ -59,54 +63,30 @@ async def posted(request: Request, limit: int) -> Posted:
 
 async def whole_body(request: Request, limit: int) -> bytes:
     """The body's bytes. Raises Problem when it is larger than `limit`, or takes too long to arrive."""
-    too_large = Problem(413, "too-large", "The body is too large", f"at most {limit} bytes are taken")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise too_large
-    chunks, size = [], 0
+    uploads: Uploads = request.app.state.uploads
+    with uploads.holding() as held:
+        return await uploads.body(request.receive, request.headers.get("content-length", ""), limit, held)
+
+
+class _Parser(MultiPartParser):
+    # Bodies are bounded and in memory already: nothing is gained by a temporary file.
+    spool_max_size = 2**40
+
+
+async def _form(headers: Headers, body: bytes) -> tuple[bytes, dict[str, str]]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
     try:
-        async with asyncio.timeout(RECEIVE_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem(
-            408, "too-slow", "The body took too long to arrive", f"{RECEIVE_SECONDS:.0f} s are allowed"
-        ) from None
-    except ClientDisconnect:
-        raise Problem(400, "disconnected", "The connection was closed before the body was whole") from None
-    return b"".join(chunks)
-
-
-async def _form(request: Request, body: bytes) -> tuple[bytes, dict[str, str]]:
-    sent = False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal sent
-        if sent:
-            return {"type": "http.disconnect"}
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    malformed = Problem(400, "malformed", "The multipart form cannot be read")
-    try:
-        form = await Request(request.scope, receive).form(max_files=1, max_fields=100, max_part_size=len(body) + 1)
-    except (MultiPartException, HTTPException, ValueError, KeyError) as error:
-        raise Problem(
-            400, "malformed", "The multipart form cannot be read", str(getattr(error, "detail", error))
-        ) from None
-    try:
+        # With _FIELDS as the bound of fields, so that a form of a million of them is refused and not built.
+        form = await _Parser(headers, stream(), max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES).parse()  # type: ignore[arg-type]
         image = form.get("image")
         if not isinstance(image, UploadFile):
             raise Problem(400, "no-picture", "There is no picture", "send it as the file field `image`")
-        texts = {name: value for name, value in form.items() if isinstance(value, str)}
-        return await image.read(), texts
-    except UnicodeDecodeError:
-        raise malformed from None
-    finally:
-        await form.close()
+        return image.file.read(), {name: value for name, value in form.items() if isinstance(value, str)}
+    except (MultiPartException, HTTPException, ValueError, KeyError, LookupError) as error:
+        detail = str(getattr(error, "message", error))
+        raise Problem(400, "malformed", "The multipart form cannot be read", detail) from None
 
 
 def _json(body: bytes, query: Mapping[str, str]) -> Posted:

@@ -9,15 +9,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-KEPT = 500
-"""Events of one generation that can be taken up again; a stage reports a hundred steps at most."""
+KEPT = 100
+"""Events of one generation that can be taken up again, after `PASSING` ones were left out."""
+PASSING = ("queue", "step")
+"""Kinds of which only the latest in a row is kept: nobody wants to know where he stood before."""
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. number : from 1, without gaps; kind : "state", "queue", "stage" or "step" """
+    """One thing that happened. number : from 1, rising; kind : "state", "queue", "stage" or "step" """
 
     number: int
     kind: str
@@ -35,6 +37,7 @@ class Log:
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT))
     last: int = 0
     ended: bool = False
+    stopped: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, kind: str, data: dict[str, Any], end: bool = False) -> None:
@@ -42,8 +45,18 @@ class Log:
         if self.ended:
             return
         self.last += 1
+        if kind in PASSING and self.events and self.events[-1].kind == kind:
+            self.events.pop()
         self.events.append(Event(self.last, kind, data))
         self.ended = end
+        self._wake()
+
+    def stop(self) -> None:
+        """Let those who follow go: the server stops, and the next one goes on with the generation."""
+        self.stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
@@ -56,7 +69,7 @@ class Log:
             for event in [event for event in self.events if event.number > sent]:
                 yield event.encoded()
                 sent = event.number
-            if self.ended and sent >= self.last:
+            if self.stopped or (self.ended and sent >= self.last):
                 return
             if changed is not self.changed:
                 continue

@@ -27,8 +27,9 @@ class HostGuard:
 
     def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self.app = app
-        self.names = {name.lower() for name in (*LOOPBACK, host, *allowed)}
-        self.any_address = host in ("0.0.0.0", "::")
+        listening = f"[{host}]" if ":" in host else host
+        self.names = {name.lower() for name in (*LOOPBACK, listening, *allowed)}
+        self.any_address = host in ("", "0.0.0.0", "::")
         self.origins = {origin.rstrip("/").lower() for origin in origins}
         self._known: dict[bytes, bool] = {}
 
@@ -51,7 +52,7 @@ class HostGuard:
         text = origin.decode("latin-1").lower()
         if text in self.origins:
             await self._with_cors(origin, scope, receive, send)
-        elif urlsplit(text).netloc.encode() == host.lower() and text != "null":
+        elif _place(text) == host.lower():
             await self.app(scope, receive, send)
         else:
             detail = "set cors_origins to let pages of other origins call"
@@ -79,7 +80,11 @@ class HostGuard:
         return True
 
     async def _with_cors(self, origin: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        allow = [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", b"location, retry-after, etag, content-range, content-disposition"),
+            (b"vary", b"Origin"),
+        ]
         if scope["method"] == "OPTIONS":
             asked = dict(scope["headers"]).get(b"access-control-request-headers", b"")
             allow += [
@@ -99,6 +104,14 @@ class HostGuard:
             await send(message)
 
         await self.app(scope, receive, allowing)  # type: ignore[arg-type]
+
+
+def _place(origin: str) -> bytes | None:
+    """Host and port of an origin; None for "null" and what is none."""
+    try:
+        return urlsplit(origin).netloc.encode("latin-1") or None
+    except ValueError:
+        return None
 
 
 def _hint(host: bytes | None) -> str:

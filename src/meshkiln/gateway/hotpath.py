@@ -2,14 +2,16 @@
 
 Two things are answered here: `GET|HEAD /v1/artifacts/{key}` whose bytes are in the store, and `POST /v1/generations` of
 a picture as the body whose mesh is stored, for a file and a query that were answered before. Everything else goes on to
-the framework unchanged. A memo takes (digest of the file, query) to the final key and the document that was told; it
-is trusted only while the artifact is in the store.
+the framework unchanged. What is remembered here are heads and documents, never an artifact's bytes, and it is trusted
+only while the artifact is in the store.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,16 +20,32 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshkiln.gateway.artifacts import answer
-from meshkiln.gateway.represent import of_stored
-from meshkiln.keys import Key, digest
+from meshkiln.gateway.hosts import refuse
+from meshkiln.gateway.problems import Problem
+from meshkiln.keys import Digest, Key, digest
 from meshkiln.result import Result
+from meshkiln.store.base import Artifact
+from meshkiln.store.tiers import Tiers
 
 if TYPE_CHECKING:
-    from meshkiln.gateway.app import Gateway
+    from meshkiln.gateway.gateway import Gateway
 
-MEMO = 100_000
-"""Answers remembered, at about 3 KB each: as many as the memory store holds artifacts by default."""
+DOCUMENTS, HEADS = 4096, 4096
+"""Documents and heads remembered, at about 4 and 2 KB each; more cost the framework's way, not an answer."""
+LARGE = 2**19
+"""A body of more bytes is hashed on a thread: half a millisecond is all that others may be held up for."""
 _ARTIFACTS = "/v1/artifacts/"
+_CONDITIONS = frozenset((b"if-none-match", b"range", b"if-range"))
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How an artifact's answers begin. digest : of the artifact they are of"""
+
+    digest: Digest
+    etag: bytes
+    whole: Message
+    unchanged: Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,91 +66,141 @@ class HotPath:
         self.gateway = gateway
         self.store = gateway.store
         self.limit = gateway.settings.body_bytes
-        self._memo: OrderedDict[tuple[bytes, bytes], Known] = OrderedDict()
-        # Bound once: a labelled child is a look-up of its own.
-        self._requests = {
-            path: gateway.metrics.requests.labels(path, "200") for path in ("/v1/artifacts/{key}", "/v1/generations")
-        }
-        self._answers = gateway.metrics.answers.labels("memory")
+        self._documents: OrderedDict[tuple[bytes, bytes], Known] = OrderedDict()
+        self._heads: OrderedDict[str, tuple[Key, Heads | None]] = OrderedDict()
+        # A look into memory takes less than a microsecond; the disk is asked on a thread.
+        memory = self.store.memory if isinstance(self.store, Tiers) else self.store
+        self._at_hand: Callable[[object], bool] = memory.__contains__ if memory.name == "memory" else lambda key: False
         gateway.seen = self.remember
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path, method = scope["path"], scope["method"]
-            if path.startswith(_ARTIFACTS) and method in ("GET", "HEAD"):
-                if await self._artifact(path[len(_ARTIFACTS) :], scope, send):
+            path: str = scope["path"]
+            if path.startswith(_ARTIFACTS):
+                if scope["method"] in ("GET", "HEAD") and await self._artifact(path[14:], scope, send):
                     return
-            elif path == "/v1/generations" and method == "POST":
+            elif path == "/v1/generations" and scope["method"] == "POST":
                 await self._generation(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
     async def _artifact(self, name: str, scope: Scope, send: Send) -> bool:
-        try:
-            key = bytes.fromhex(name) if len(name) == 64 else None
-        except ValueError:
-            key = None
-        artifact = None if key is None else self.store.get(Key(key))
+        known = self._heads.get(name)
+        if known is None:
+            try:
+                # fromhex alone would let spaces pass.
+                key = Key(bytes.fromhex(name)) if len(name) == 64 and name.isalnum() else None
+            except ValueError:
+                key = None
+            if key is None:
+                return False
+            heads = None
+        else:
+            key, heads = known
+        artifact: Artifact | None
+        if self._at_hand(key):
+            artifact = self.store.get(key)
+        else:
+            artifact = await asyncio.to_thread(self.store.get, key)
         if artifact is None:
+            self._heads.pop(name, None)
             return False
+        if heads is None or heads.digest != artifact.digest:
+            heads = self._prepared(name, key, artifact)
+        requests = self.gateway.metrics.requests
+        if scope["method"] == "GET":
+            condition = None
+            for header in scope["headers"]:
+                if header[0] in _CONDITIONS:
+                    condition = header
+                    break
+            if condition is None:
+                await send(heads.whole)
+                await send({"type": "http.response.body", "body": artifact.data})
+                requests["/v1/artifacts/{key}", "200"] += 1
+                return True
+            if condition == (b"if-none-match", heads.etag):
+                await send(heads.unchanged)
+                await send(_EMPTY)
+                requests["/v1/artifacts/{key}", "304"] += 1
+                return True
         found = answer(scope["method"], dict(scope["headers"]), f"mesh-{name[:12]}", artifact)
         await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
         await send({"type": "http.response.body", "body": found.body})
-        self._requests["/v1/artifacts/{key}"].inc()
+        requests["/v1/artifacts/{key}", str(found.status)] += 1
         return True
+
+    def _prepared(self, name: str, key: Key, artifact: Artifact) -> Heads:
+        whole = answer("GET", {}, f"mesh-{name[:12]}", artifact)
+        etag = dict(whole.headers)[b"etag"]
+        unchanged = answer("GET", {b"if-none-match": etag}, "", artifact)
+        heads = Heads(
+            artifact.digest,
+            etag,
+            {"type": "http.response.start", "status": whole.status, "headers": whole.headers},
+            {"type": "http.response.start", "status": unchanged.status, "headers": unchanged.headers},
+        )
+        self._heads[name] = (key, heads)
+        if len(self._heads) > HEADS:
+            self._heads.popitem(last=False)
+        return heads
 
     async def _generation(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        plain = (
-            headers.get(b"content-type", b"").startswith(b"image/")
-            and length.isdigit()
-            and int(length) <= self.limit
-            and b"cache-control" not in headers
-        )
-        if not plain:
+        if (
+            not headers.get(b"content-type", b"").startswith(b"image/")
+            or b"cache-control" in headers
+            or b"idempotency-key" in headers
+        ):
             await self.app(scope, receive, send)
             return
+        uploads = self.gateway.uploads
+        try:
+            with uploads.holding() as held:
+                body = await uploads.body(receive, headers.get(b"content-length", b"").decode(), self.limit, held)
+        except Problem as problem:
+            self.gateway.metrics.requests["/v1/generations", str(problem.status)] += 1
+            await refuse(send, problem)
+            return
         started = time.perf_counter()
-        messages: list[Message] = []
-        while True:
-            message = await receive()
-            messages.append(message)
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                break
-        bodies = [message.get("body", b"") for message in messages]
-        body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
-        known = self._memo.get((digest(body), scope["query_string"]))
-        if known is None or self.store.get(known.key) is None:
-            await self.app(scope, _replay(messages, receive), send)
+        name = digest(body) if len(body) < LARGE else await asyncio.to_thread(digest, body)
+        known = self._documents.get((name, scope["query_string"]))
+        if known is None or not (self._at_hand(known.key) or await asyncio.to_thread(self._there, known.key)):
+            await self.app(scope, _replay(body, receive), send)
             return
         await send(known.head)
         await send(known.body)
-        self._requests["/v1/generations"].inc()
-        self._answers.inc()
-        self.gateway.service.answered_stored += 1
-        self.gateway.metrics.saved.inc(known.saved)
-        self.gateway.metrics.stored_seconds.observe(time.perf_counter() - started)
+        metrics = self.gateway.metrics
+        metrics.requests["/v1/generations", "200"] += 1
+        metrics.stored_again(known.saved, time.perf_counter() - started)
 
-    def remember(self, request: Request, picture: bytes, result: Result) -> None:
+    def _there(self, key: Key) -> bool:
+        return key in self.store
+
+    def remember(self, request: Request, picture: bytes, response: JSONResponse, result: Result) -> None:
         """Take in an answer that the framework's side gave from the store."""
         if not request.headers.get("content-type", "").startswith("image/"):
             return
-        response = JSONResponse(of_stored(result))
         head = {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
         body = {"type": "http.response.body", "body": bytes(response.body)}
-        self._memo[(digest(picture), request.url.query.encode())] = Known(result.key, head, body, result.saved)
-        if len(self._memo) > MEMO:
-            self._memo.popitem(last=False)
+        name = (digest(picture), request.url.query.encode())
+        self._documents[name] = Known(result.key, head, body, result.saved)
+        if len(self._documents) > DOCUMENTS:
+            self._documents.popitem(last=False)
 
 
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """A receive that gives what was read already, then goes on."""
-    ahead = iter(messages)
+_EMPTY: Message = {"type": "http.response.body", "body": b""}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives a body that was read already, then goes on."""
+    given = False
 
     async def again() -> Message:
-        for message in ahead:
-            return message
-        return await receive()
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
     return again

@@ -24,8 +24,8 @@ from fastapi.responses import JSONResponse
 
 from meshkiln.engines.base import Engine, Parameter, Scalar
 from meshkiln.errors import BadParameter, MeshkilnError
-from meshkiln.gateway.app import Gateway, client_of
 from meshkiln.gateway.bodies import decoded, whole_body
+from meshkiln.gateway.gateway import Gateway, client_of
 from meshkiln.gateway.jobs import CANCELLED, FAILED, SUCCEEDED, Ask, Job
 from meshkiln.gateway.problems import Problem, not_found, problem_of
 from meshkiln.store.base import Artifact

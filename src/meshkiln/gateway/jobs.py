@@ -3,119 +3,95 @@
 A job keeps its *request* (the picture's bytes and the parameters as they were given), never its keys: after an upgrade
 it is resolved anew. Its result is pinned for the retention time by a copy of its own.
 
-    <folder>/jobs.sqlite              one row per job, write-ahead log, every commit synced
+    <folder>/jobs.sqlite              one row per job, write-ahead log; acceptance is synced, what can be redone is not
     <folder>/pictures/<digest>        inputs, one file per content
     <folder>/results/<digest>         results, likewise
+    <folder>/lock                     held by the server whose jobs these are
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import fcntl
+import logging
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from meshkiln.errors import MeshkilnError, StoreError
 from meshkiln.folders import require_local
+from meshkiln.gateway.job import (
+    CANCELLED,
+    COLUMNS,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    STATES,
+    SUCCEEDED,
+    UNFINISHED,
+    Ask,
+    Job,
+    job_of,
+    row_of,
+)
 from meshkiln.keys import digest
 from meshkiln.output import write_whole
 
-QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
-STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
-UNFINISHED = (QUEUED, RUNNING)
+__all__ = [
+    "CANCELLED",
+    "FAILED",
+    "QUEUED",
+    "RUNNING",
+    "STATES",
+    "SUCCEEDED",
+    "Ask",
+    "IdempotencyConflict",
+    "Job",
+    "Jobs",
+]
+
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
+FRESH = 600.0
+"""Seconds a file is left alone that no row names: its row may be on the way."""
+
+log = logging.getLogger(__name__)
 
 
 class IdempotencyConflict(MeshkilnError):
     """An idempotency key was used before for another request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request as it was given: what a job keeps of it besides the picture."""
-
-    engine: str
-    parameters: Mapping[str, Any]
-    recipe: str | None = None
-    refresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One accepted request and what became of it. Times in seconds since the epoch.
-
-    picture : digest of the picture's bytes, hexadecimal
-    result : once succeeded: key, digest, media_type, bytes, stages, cost_seconds, saved_seconds
-    error : once failed: the problem document told to the caller
-    """
-
-    id: str
-    ask: Ask
-    picture: str
-    client: str = ""
-    priority: int = 0
-    deadline: float | None = None
-    idempotency: str | None = None
-    state: str = QUEUED
-    created: float = 0.0
-    started: float | None = None
-    finished: float | None = None
-    result: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will become of it."""
-        return self.state not in UNFINISHED
-
-
-_COLUMNS = tuple(f.name for f in fields(Job))
-_JSON = {"ask", "result", "error"}
-
-
-@dataclass(slots=True)
-class _Paths:
-    pictures: Path
-    results: Path
-
-
-@dataclass(slots=True)
 class Jobs:
     """The jobs of one server, safe to use from many threads.
 
-    folder : where; made with mode 0700
+    folder : where; made with mode 0700, and one server's at a time
     retention : seconds a finished job and its result are kept
     clock : seconds since the epoch
     Raises StoreError when the folder cannot be used: a server that cannot keep what it accepts does not start.
     """
 
-    folder: Path
-    retention: float = 86400.0
-    clock: Callable[[], float] = time.time
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _connection: sqlite3.Connection = field(init=False)
-    _paths: _Paths = field(init=False)
-
-    def __post_init__(self) -> None:
-        require_local(self.folder)
-        self._paths = _Paths(self.folder / "pictures", self.folder / "results")
+    def __init__(self, folder: Path, retention: float = 86400.0, clock: Callable[[], float] = time.time) -> None:
+        self.retention, self.clock = retention, clock
+        self._pictures, self._results = folder / "pictures", folder / "results"
+        # Writers wait for one another (and for the disk); readers wait only for readers.
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._late: dict[str, Job] = {}
+        require_local(folder)
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._paths.pictures.mkdir(exist_ok=True)
-            self._paths.results.mkdir(exist_ok=True)
-            self._connection = sqlite3.connect(
-                self.folder / "jobs.sqlite", check_same_thread=False, isolation_level=None
-            )
-            self._connection.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._held = _hold(folder / "lock")
+            self._pictures.mkdir(exist_ok=True)
+            self._results.mkdir(exist_ok=True)
+            self._writer = _connected(folder / "jobs.sqlite")
+            self._writer.executescript(
+                "PRAGMA journal_mode=WAL;"
                 "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, ask TEXT NOT NULL, picture TEXT NOT NULL,"
                 " client TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL, idempotency TEXT,"
                 " state TEXT NOT NULL, created REAL NOT NULL, started REAL, finished REAL, result TEXT, error TEXT);"
@@ -123,10 +99,12 @@ class Jobs:
                 "CREATE INDEX IF NOT EXISTS by_state ON jobs (state, id);"
                 "CREATE INDEX IF NOT EXISTS by_picture ON jobs (picture);"
                 "CREATE INDEX IF NOT EXISTS by_key ON jobs (json_extract(result, '$.key'));"
+                "CREATE INDEX IF NOT EXISTS by_digest ON jobs (json_extract(result, '$.digest'));"
                 "CREATE TABLE IF NOT EXISTS poisoned (name TEXT PRIMARY KEY);"
             )
+            self._reader = _connected(folder / "jobs.sqlite")
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"jobs cannot be kept in {self.folder}: {error}") from error
+            raise StoreError(f"jobs cannot be kept in {folder}: {error}") from error
 
     def accept(
         self,
@@ -147,48 +125,61 @@ class Jobs:
         # Ids sort by the time of acceptance, and nobody can guess another's.
         id = f"{int(now * 1000):012x}{secrets.token_hex(10)}"
         job = Job(id, ask, name, client, priority, deadline, idempotency, created=now)
+        path = self._pictures / name
         try:
-            with self._lock:
-                # The picture first, under the lock that expiry takes too: a row never names a file that is not there.
-                _write_synced(self._paths.pictures / name, picture)
-                if idempotency is not None:
-                    before = self._one("client = ? AND idempotency = ?", (client, idempotency))
-                    if before is not None:
-                        if (before.ask, before.picture) != (ask, name):
-                            raise IdempotencyConflict(
-                                f"Idempotency-Key {idempotency!r} was used before for another request; choose a new one"
-                            )
-                        return before, False
-                self._connection.execute(
-                    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})", _row(job)
-                )
+            # Nobody else waits for this; a fresh file is left alone by `expire`, which the check below relies on.
+            _write_synced(path, picture)
+            with self._writing:
+                before = self._again(ask, name, client, idempotency)
+                if before is not None:
+                    return before, False
+                if not path.exists():
+                    _write_synced(path, picture)
+                self._writer.execute("PRAGMA synchronous=FULL")
+                try:
+                    self._writer.execute(
+                        f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})", row_of(job)
+                    )
+                finally:
+                    # Everything else can be done again: a result is found in the store, a cancelled job is asked for
+                    # by nobody.
+                    self._writer.execute("PRAGMA synchronous=NORMAL")
         except (OSError, sqlite3.Error, MeshkilnError) as error:
             if isinstance(error, IdempotencyConflict):
                 raise
             raise StoreError(f"the job cannot be kept: {error}") from error
         return job, True
 
+    def asked_before(self, ask: Ask, picture: bytes, client: str, idempotency: str) -> Job | None:
+        """The job that this key was used for. Raises IdempotencyConflict when that was another request."""
+        with self._writing:
+            return self._again(ask, digest(picture).hex(), client, idempotency)
+
     def update(self, job: Job, **changes: Any) -> Job:
-        """`job` with `changes`, on disk. A finished job stays as it is (the first end counts)."""
+        """`job` with `changes`, on disk. A finished job stays as it is (the first end counts).
+
+        What the disk does not take is true all the same: it is remembered and written later (`expire`).
+        """
         changed = replace(job, **changes)
-        names = [name for name in _COLUMNS if name in changes]
-        values = dict(zip(_COLUMNS, _row(changed), strict=True))
-        with self._lock:
-            self._connection.execute(
-                f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ? AND state IN (?, ?)",
-                (*(values[name] for name in names), job.id, *UNFINISHED),
-            )
-            return self._one("id = ?", (job.id,)) or changed
+        with self._writing:
+            if job.id in self._late and self._late[job.id].done:
+                return self._late[job.id]
+            try:
+                self._write(changed, changes)
+                return self._one(self._writer, "id = ?", (job.id,)) or changed
+            except sqlite3.Error as error:
+                log.error("job %s is %s, but that cannot be written: %s", job.id, changed.state, error)
+                self._late[job.id] = changed
+                return changed
 
     def get(self, id: str) -> Job | None:
         """The job of that id."""
-        with self._lock:
-            return self._one("id = ?", (id,))
+        late = self._late.get(id)
+        return late if late is not None else self._read("id = ?", (id,))
 
     def of_key(self, key: str) -> Job | None:
         """The newest job whose result has that key (hexadecimal)."""
-        with self._lock:
-            return self._one("json_extract(result, '$.key') = ? ORDER BY id DESC LIMIT 1", (key,))
+        return self._read("json_extract(result, '$.key') = ? ORDER BY id DESC LIMIT 1", (key,))
 
     def newest(self, limit: int, before: str | None = None, state: str | None = None) -> list[Job]:
         """Jobs, newest first: at most `limit`, older than the id `before`, in `state`."""
@@ -199,115 +190,155 @@ class Jobs:
         if state is not None:
             conditions.append("state = ?")
             values.append(state)
-        with self._lock:
-            found = self._connection.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
+        with self._reading:
+            found = self._reader.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
                 (*values, limit),
             ).fetchall()
-        return [_job(row) for row in found]
+        return [self._late.get(job.id, job) for job in map(job_of, found)]
 
     def unfinished(self) -> list[Job]:
         """What was accepted and not finished, oldest first: what a restarted server goes on with."""
-        with self._lock:
-            found = self._connection.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE state IN (?, ?) ORDER BY id", UNFINISHED
+        with self._reading:
+            found = self._reader.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE state IN (?, ?) ORDER BY id", UNFINISHED
             ).fetchall()
-        return [_job(row) for row in found]
+        return [job_of(row) for row in found]
 
     def picture(self, job: Job) -> bytes:
         """The picture's bytes. Raises StoreError when they are gone."""
         try:
-            return (self._paths.pictures / job.picture).read_bytes()
+            return (self._pictures / job.picture).read_bytes()
         except OSError as error:
             raise StoreError(f"the picture of job {job.id} is gone: {error.strerror}") from error
 
     def pin(self, name: str, data: bytes) -> None:
         """Keep a result's bytes under its digest (hexadecimal) for as long as a job names it."""
-        with self._lock, contextlib.suppress(OSError, MeshkilnError):
-            # A full disk must not fail a finished generation: its result can be made again.
-            _write_synced(self._paths.results / name, data)
+        # Not synced, and a full disk does not fail a finished generation: a result can be made again.
+        path = self._results / name
+        with contextlib.suppress(OSError, MeshkilnError):
+            if not _touched(path):
+                write_whole(path, data)
 
     def pinned(self, name: str) -> bytes | None:
         """The bytes of a pinned result, verified, or None."""
         try:
-            data = (self._paths.results / name).read_bytes()
+            data = (self._results / name).read_bytes()
         except OSError:
             return None
         return data if digest(data).hex() == name else None
 
     def expire(self) -> int:
-        """Let go of the pictures and results of jobs that ended longer ago than the retention time; how many jobs.
+        """Let go of the pictures and results of jobs that ended longer ago than the retention time; how many files.
 
         What is left of such a job is its row, so that its result is "gone" and not "unknown"; rows go later.
         """
-        horizon = self.clock() - self.retention
-        with self._lock:
-            self._connection.execute(
+        now = self.clock()
+        with self._writing:
+            for job in list(self._late.values()):
+                changes = ("state", "started", "finished", "result", "error")
+                self._write(job, {name: getattr(job, name) for name in changes})
+                del self._late[job.id]
+            self._writer.execute(
                 "DELETE FROM jobs WHERE state NOT IN (?, ?) AND finished < ?",
-                (*UNFINISHED, horizon - ROWS_KEPT),
+                (*UNFINISHED, now - self.retention - ROWS_KEPT),
             )
-            rows = self._connection.execute(
-                "SELECT picture, result FROM jobs WHERE state IN (?, ?) OR finished >= ?", (*UNFINISHED, horizon)
-            ).fetchall()
-            ended = self._connection.execute(
-                "SELECT count(*) FROM jobs WHERE state NOT IN (?, ?) AND finished < ?", (*UNFINISHED, horizon)
-            ).fetchone()[0]
-            pictures = {row[0] for row in rows}
-            results = {json.loads(row[1])["digest"] for row in rows if row[1]}
-            for folder, named in ((self._paths.pictures, pictures), (self._paths.results, results)):
-                for path in folder.iterdir():
-                    if path.name not in named:
-                        path.unlink(missing_ok=True)
-        return int(ended)
+        gone = 0
+        for folder, column in ((self._pictures, "picture"), (self._results, "json_extract(result, '$.digest')")):
+            for entry in list(os.scandir(folder)):
+                gone += self._expired(entry, column, now)
+        return gone
+
+    def _expired(self, entry: os.DirEntry[str], column: str, now: float) -> bool:
+        """Remove a file that no job needs any more; one lock for each, so that nobody waits for all of them."""
+        kept = f"{column} = ? AND (state IN (?, ?) OR finished >= ?)"
+        values = (entry.name, *UNFINISHED, now - self.retention)
+        with self._writing, contextlib.suppress(OSError):
+            named = self._writer.execute(f"SELECT 1 FROM jobs WHERE {column} = ? LIMIT 1", (entry.name,)).fetchone()
+            if not named and os.stat(entry.path).st_mtime > time.time() - FRESH:
+                return False
+            if self._writer.execute(f"SELECT 1 FROM jobs WHERE {kept} LIMIT 1", values).fetchone():
+                return False
+            os.unlink(entry.path)
+            return True
+        return False
 
     def poisoned(self) -> list[str]:
         """Names of inputs that killed workers, kept over restarts."""
-        with self._lock:
-            return [name for (name,) in self._connection.execute("SELECT name FROM poisoned")]
+        with self._reading:
+            return [name for (name,) in self._reader.execute("SELECT name FROM poisoned")]
 
-    def remember_poisoned(self, names: tuple[str, ...]) -> None:
+    def remember_poisoned(self, names: Iterable[str]) -> None:
         """Keep the names of inputs that killed workers."""
-        with self._lock:
-            self._connection.executemany("INSERT OR IGNORE INTO poisoned VALUES (?)", [(name,) for name in names])
+        with self._writing:
+            self._writer.executemany("INSERT OR IGNORE INTO poisoned VALUES (?)", [(name,) for name in names])
 
     def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._connection.close()
+        """Close the database; another server may have the folder then."""
+        with self._writing, self._reading:
+            self._reader.close()
+            self._writer.close()
+            os.close(self._held)
 
-    def _one(self, condition: str, values: tuple[Any, ...]) -> Job | None:
-        row = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {condition}", values).fetchone()
-        return None if row is None else _job(row)
+    def _again(self, ask: Ask, picture: str, client: str, idempotency: str | None) -> Job | None:
+        if idempotency is None:
+            return None
+        before = self._one(self._writer, "client = ? AND idempotency = ?", (client, idempotency))
+        if before is not None and (before.ask, before.picture) != (ask, picture):
+            raise IdempotencyConflict(
+                f"Idempotency-Key {idempotency!r} was used before for another request; choose a new one"
+            )
+        return before
+
+    def _write(self, job: Job, names: Iterable[str]) -> None:
+        values = dict(zip(COLUMNS, row_of(job), strict=True))
+        self._writer.execute(
+            f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ? AND state IN (?, ?)",
+            (*(values[name] for name in names), job.id, *UNFINISHED),
+        )
+
+    def _read(self, condition: str, values: tuple[Any, ...]) -> Job | None:
+        with self._reading:
+            return self._one(self._reader, condition, values)
+
+    def _one(self, connection: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> Job | None:
+        row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {condition}", values).fetchone()
+        return None if row is None else job_of(row)
 
 
-def _row(job: Job) -> tuple[Any, ...]:
-    values: list[Any] = []
-    for name in _COLUMNS:
-        value = getattr(job, name)
-        if name == "ask":
-            value = {
-                "engine": value.engine,
-                "parameters": dict(value.parameters),
-                "recipe": value.recipe,
-                "refresh": value.refresh,
-            }
-        values.append(json.dumps(value) if name in _JSON and value is not None else value)
-    return tuple(values)
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
 
 
-def _job(row: tuple[Any, ...]) -> Job:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    for name in _JSON:
-        if values[name] is not None:
-            values[name] = json.loads(values[name])
-    return Job(**{**values, "ask": Ask(**values["ask"])})
+def _hold(path: Path) -> int:
+    """Hold the folder for this server; the system lets go of it should the process die."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StoreError(
+            f"the jobs in {path.parent} are another running server's; stop it, or set data_dir to another folder"
+        ) from None
+    return handle
+
+
+def _touched(path: Path) -> bool:
+    """Whether `path` is there; its time is then now, so that it is not taken for old."""
+    try:
+        os.utime(path)
+    except OSError:
+        return False
+    return True
 
 
 def _write_synced(path: Path, data: bytes) -> None:
     """Write a file named by its content, through to the medium, unless it is there."""
-    if path.exists():
-        return
-    write_whole(path, data)
+    if not _touched(path):
+        write_whole(path, data)
+    # Also when it was there: whoever wrote it may not have come to this yet.
     for opened in (path, path.parent):
         handle = os.open(opened, os.O_RDONLY)
         try:

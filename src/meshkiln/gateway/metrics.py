@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from meshkiln.result import Result
 from meshkiln.store.base import Store
 from meshkiln.store.tiers import Tiers
 
@@ -26,14 +29,12 @@ class Metrics:
         self.service = service
         self.store = store
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "meshkiln_http_requests", "HTTP requests by route and status", ["route", "status"], registry=self.registry
-        )
+        # Counted on the event loop only and some 50,000 times a second, so without the locks of a Counter.
+        self.requests = Counts[tuple[str, str]]()
+        self._again, self._again_saved = 0, 0.0
+        self._latencies, self._latency = [0] * (len(LATENCY) + 1), 0.0
         self.answers = Counter(
             "meshkiln_generations", "Generations answered, by outcome", ["outcome"], registry=self.registry
-        )
-        self.stored_seconds = Histogram(
-            "meshkiln_stored_answer_seconds", "Time to a stored answer", buckets=LATENCY, registry=self.registry
         )
         self.stage_seconds = Histogram(
             "meshkiln_stage_seconds", "Compute seconds of stages", ["stage"], buckets=LATENCY, registry=self.registry
@@ -45,18 +46,63 @@ class Metrics:
             "meshkiln_saved_seconds", "Compute seconds that answers did not need", registry=self.registry
         )
         self.registry.register(self)
+        service.ended = self.ended
+
+    def stored(self, result: Result, seconds: float) -> None:
+        """Count an answer that was stored whole, `seconds` after it was asked for."""
+        last = result.stages[-1]
+        self.answers.labels("stored").inc()
+        self._observe(seconds)
+        self.hits.labels(str(last.source), last.stage).inc()
+        self.saved.inc(result.saved)
+
+    def stored_again(self, saved: float, seconds: float) -> None:
+        """Count an answer that the hot path gave."""
+        self._again += 1
+        self._again_saved += saved
+        self._observe(seconds)
+
+    def _observe(self, seconds: float) -> None:
+        self._latencies[bisect_left(LATENCY, seconds)] += 1
+        self._latency += seconds
+
+    def ended(self, outcome: str, jobs: int, result: Result | None) -> None:
+        """Count what `jobs` jobs came to that hung on one run."""
+        self.answers.labels(outcome).inc(jobs)
+        if result is None:
+            return
+        for stage in result.stages:
+            if stage.source == "computed":
+                if not stage.joined:
+                    self.stage_seconds.labels(stage.stage).observe(stage.seconds)
+            elif stage.source is not None:
+                self.hits.labels(stage.source, stage.stage).inc()
+        # Only one of the jobs paid for it.
+        self.saved.inc(result.saved + (jobs - 1) * result.cost)
 
     def exposition(self) -> bytes:
         """Everything, as text."""
+        again, saved, self._again, self._again_saved = self._again, self._again_saved, 0, 0.0
+        self.answers.labels("stored").inc(again)
+        self.saved.inc(saved)
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """What the parts count themselves, read when asked."""
         service, pool = self.service, self.service.pool.stats()
-        yield GaugeMetricFamily("meshkiln_queue_generations", "Distinct generations that wait", service.waiting)
-        yield GaugeMetricFamily("meshkiln_active_generations", "Distinct generations in the kiln", service.active)
+        requests = CounterMetricFamily(
+            "meshkiln_http_requests", "HTTP requests by route and status", labels=["route", "status"]
+        )
+        for labels, count in list(self.requests.items()):
+            requests.add_metric(labels, count)
+        yield requests
+        yield self._stored_seconds()
+        yield GaugeMetricFamily("meshkiln_queue_generations", "Distinct generations that wait", service.runs.waiting)
         yield GaugeMetricFamily(
-            "meshkiln_queue_seconds", "Estimated compute seconds that wait or run", service.queued_seconds()
+            "meshkiln_active_generations", "Distinct generations in the kiln", len(service.runs.active)
+        )
+        yield GaugeMetricFamily(
+            "meshkiln_queue_seconds", "Estimated compute seconds that wait or run", service.runs.seconds()
         )
         yield GaugeMetricFamily("meshkiln_queue_tasks", "Stage tasks that wait for a worker", pool.queued)
         joined = sum(flights.joined for flights in {id(k.flights): k.flights for k in service.kilns.values()}.values())
@@ -72,6 +118,15 @@ class Metrics:
         yield busy
         yield memory
         yield from self._store()
+
+    def _stored_seconds(self) -> Metric:
+        buckets, total = list[tuple[str, float]](), 0
+        for bound, count in zip((*map(str, LATENCY), "+Inf"), self._latencies, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        family = HistogramMetricFamily("meshkiln_stored_answer_seconds", "Time to a stored answer, its body received")
+        family.add_metric([], buckets, self._latency)
+        return family
 
     def _store(self) -> Iterator[Metric]:
         tiers = [self.store.memory, self.store.disk] if isinstance(self.store, Tiers) else [self.store]

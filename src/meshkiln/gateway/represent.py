@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from meshkiln.gateway.jobs import SUCCEEDED, Job
@@ -12,7 +12,7 @@ STORED = "k"
 """An id that begins so names a stored answer: what follows is its key. No job was made for it."""
 
 
-def of_job(job: Job, place: tuple[int, float] | None, formats: Mapping[str, str]) -> dict[str, Any]:
+def of_job(job: Job, place: tuple[int, float] | None, formats: Iterable[str]) -> dict[str, Any]:
     """A job's document.
 
     place : its position among the distinct generations that wait (0: it is being made), and estimated seconds left
@@ -40,8 +40,8 @@ def of_job(job: Job, place: tuple[int, float] | None, formats: Mapping[str, str]
     return document
 
 
-def of_stored(result: Result) -> dict[str, Any]:
-    """The document of an answer that was stored whole."""
+def of_stored(result: Result, formats: Iterable[str] = ()) -> dict[str, Any]:
+    """The document of an answer that was stored whole. formats : of its engine"""
     key = result.key.hex()
     parameters = result.provenance.get("parameters")
     return {
@@ -58,7 +58,11 @@ def of_stored(result: Result) -> dict[str, Any]:
         "estimated_seconds": None,
         "error": None,
         **_told(result.as_json()),
-        "links": {"self": f"/v1/generations/{STORED}{key}", "artifact": f"/v1/artifacts/{key}"},
+        "links": {
+            "self": f"/v1/generations/{STORED}{key}",
+            "artifact": f"/v1/artifacts/{key}",
+            "formats": {name: f"/v1/generations/{STORED}{key}/artifacts/{name}" for name in formats},
+        },
     }
 
 

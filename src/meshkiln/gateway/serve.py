@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import logging
+import math
 import os
+import resource
+import secrets
 import signal
-from collections.abc import AsyncIterator, Mapping
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,14 +21,17 @@ from starlette.types import ASGIApp
 
 from meshkiln.engines.base import Engine, engines
 from meshkiln.errors import UnknownEngine
-from meshkiln.flights import Flights
+from meshkiln.flights import Flight, Flights
 from meshkiln.gateway import hunyuan3d
-from meshkiln.gateway.app import Gateway, make_app
+from meshkiln.gateway.app import Counted, make_app
+from meshkiln.gateway.connection import Connection, judge
+from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
 from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.metrics import Metrics
 from meshkiln.gateway.service import Service
+from meshkiln.keys import Key
 from meshkiln.kiln import Kiln
 from meshkiln.settings import Settings
 from meshkiln.store.base import Store
@@ -31,11 +40,11 @@ from meshkiln.store.memory import Memory
 from meshkiln.store.tiers import Tiers
 from meshkiln.workers.processes import Pool
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
-def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> ASGIApp:
-    """The whole server as one ASGI application; its lifespan opens and closes everything.
+def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tuple[ASGIApp, Service]:
+    """The whole server as one ASGI application, whose lifespan opens and closes everything; and the service in it.
 
     kinds : engines to serve, by name; None is all that are registered
     Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there.
@@ -43,61 +52,115 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> ASGI
     kinds = engines() if kinds is None else kinds
     if settings.engine not in kinds:
         raise UnknownEngine(f"no engine is called {settings.engine!r}; there are {', '.join(kinds)}")
-    store = open_store(settings)
     jobs = Jobs(jobs_folder(settings), settings.retention_seconds)
+    store = open_store(settings)
     workers = settings.workers or len(os.sched_getaffinity(0))
     pool = Pool(
         workers,
         preload=kinds[settings.engine].stages,
         timeout=settings.stage_seconds,
         memory=settings.worker_bytes,
-        max_queue_seconds=settings.queue_seconds,
+        # Admission is the service's, which knows whole generations: what it accepted is not refused half way.
+        max_queue_seconds=math.inf,
         max_wait=settings.batch_seconds,
         batching=settings.batching,
         poisoned=jobs.poisoned(),
     )
     leases = store.leases if isinstance(store, Tiers | Disk) else None
-    flights = Flights(leases=leases)
+    flights = Flights(leases=leases) if settings.single_flight else Alone()
     kilns = {name: Kiln(kind, store, flights=flights, runner=pool.run) for name, kind in kinds.items()}
-    service = Service(kilns, store, pool, jobs, workers, settings.queue_seconds)
+    service = Service(
+        kilns,
+        store,
+        pool,
+        jobs,
+        workers,
+        settings.queue_seconds,
+        settings.queue_generations,
+        joining=settings.single_flight,
+    )
     gateway = Gateway(settings, service, Metrics(service, store))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        resumed = await service.start()
-        if resumed:
-            log.info("going on with %d jobs that were accepted before", resumed)
+        await service.start()
         try:
             yield
         finally:
+            until = time.monotonic() + settings.shutdown_seconds
             await service.stop(settings.shutdown_seconds)
-            pool.close(settings.shutdown_seconds)
+            # What is still being computed belongs to jobs that go on at the next start.
+            await asyncio.to_thread(pool.close, max(0.0, until - time.monotonic()))
+            await asyncio.to_thread(store.close)
             jobs.close()
-            store.close()
 
     framework = make_app(gateway, lifespan)
     hunyuan3d.add_routes(framework, gateway)
-    app: ASGIApp = framework
+    app: ASGIApp = Counted(framework, gateway.metrics.requests)
     if settings.hot_path:
         app = HotPath(app, gateway)
-    return HostGuard(app, settings.host, settings.allowed_hosts, settings.cors_origins)
+    return HostGuard(app, settings.host, settings.allowed_hosts, settings.cors_origins), service
+
+
+class Server(uvicorn.Server):
+    """The HTTP server: looks after its connections, and lets the service know at once when it is to stop."""
+
+    def __init__(self, settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
+        app, self.service = build(settings, kinds)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                access_log=False,
+                loop="uvloop",
+                http=Connection,
+                ws="none",
+                lifespan="on",
+                # A header that anybody can send tells nothing of who asks.
+                proxy_headers=False,
+                # Those who wait are let go when it begins; what then takes its time is sending answers.
+                timeout_graceful_shutdown=max(1, int(min(10.0, settings.shutdown_seconds))),
+                server_header=False,
+                backlog=4096,
+            )
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 50 == 49:
+            judge(self.server_state.connections)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop in bounded time; what was accepted and is not finished is on disk."""
+        self.service.closing()
+        await super().shutdown(sockets)
 
 
 def run(settings: Settings) -> None:
-    """Serve until told to stop. A second signal stops at once."""
+    """Serve until told to stop: SIGTERM or SIGINT once; a second SIGINT stops at once. Raises MeshkilnError."""
+    _many_connections()
+    # The server raises the signal again once it has stopped: that is then the end, and no failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    uvicorn.run(
-        build(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        loop="uvloop",
-        http="httptools",
-        timeout_graceful_shutdown=max(1, int(settings.shutdown_seconds)),
-        server_header=False,
-        backlog=4096,
-    )
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(settings).run()
+
+
+class Alone(Flights):
+    """Flights that nobody joins: what single-flight is measured against."""
+
+    async def arun(self, key: Key, compute: Callable[[Flight], T], **asked: Any) -> T:
+        """As `Flights.arun`, under a key of this caller's own."""
+        return await super().arun(Key(secrets.token_bytes(32)), compute, **asked)
+
+
+def _many_connections() -> None:
+    """As many open files as the system allows: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_store(settings: Settings) -> Store:

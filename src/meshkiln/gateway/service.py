@@ -2,7 +2,7 @@
 
     submit ─ stored? ── yes: answered at once, no job
                └ no ── admitted? ─ job on disk ─ queued ─ run ─ ended
-    run: one per distinct request; every job that asks the same thing hangs on it, and none owns it
+    run: one per distinct request (`runs`); every job that asks the same thing hangs on it, and none owns it
 
 Everything here happens on one event loop, but for the database and the store, which are called on threads.
 """
@@ -15,15 +15,15 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
-from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoolClosed, QueueFull, UnknownEngine
+from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, QueueFull, UnknownEngine
 from meshkiln.gateway.events import Log
-from meshkiln.gateway.jobs import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, Ask, Job, Jobs
+from meshkiln.gateway.job import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, Ask, Job
+from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.problems import problem_of
-from meshkiln.gateway.turns import Turns
+from meshkiln.gateway.runs import Run, Runs, name_of
 from meshkiln.kiln import Kiln
 from meshkiln.request import Request
 from meshkiln.result import Result
@@ -34,35 +34,32 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Distinct generations in the kiln at one time, for each worker: enough for full batches; the rest waits its turn."""
+LOGS = 1000
+"""Ended generations whose events are kept."""
 
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One distinct request being served, and the jobs that wait for it.
-
-    expected : compute seconds of what is missing, by what was measured; 0 while nothing was
-    """
-
-    name: tuple[Any, ...]
-    request: Request
-    refresh: bool
-    jobs: list[Job] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
-    expected: float = 0.0
-
-    def serves(self, job: Job) -> bool:
-        """Whether `job` waits for it."""
-        return any(waiting.id == job.id for waiting in self.jobs)
+Ended = Callable[[str, int, Result | None], None]
+"""Called with an outcome, how many jobs came to it, and the result when there is one."""
 
 
 class Service:
     """Generations for a gateway.
 
     kilns : by engine name; they share store, flights and pool
+    queue_seconds, queue_generations : work, and distinct generations, that may wait before new ones are refused
+    joining : False gives each job a run of its own
+    ended : told of what runs came to
     """
 
     def __init__(
-        self, kilns: Mapping[str, Kiln], store: Store, pool: Pool, jobs: Jobs, workers: int, queue_seconds: float
+        self,
+        kilns: Mapping[str, Kiln],
+        store: Store,
+        pool: Pool,
+        jobs: Jobs,
+        workers: int,
+        queue_seconds: float,
+        queue_generations: int = 2000,
+        joining: bool = True,
     ) -> None:
         self.kilns = kilns
         self.store = store
@@ -70,55 +67,83 @@ class Service:
         self.jobs = jobs
         self.workers = workers
         self.queue_seconds = queue_seconds
+        self.queue_generations = queue_generations
         self.logs: OrderedDict[str, Log] = OrderedDict()
         self.accepting = True
-        self.generated = 0
-        self.answered_stored = 0
-        self._runs: dict[tuple[Any, ...], Run] = {}
-        self._waiting: Turns[Run] = Turns()
-        self._active: set[Run] = set()
-        self._ended: dict[str, asyncio.Event] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self.ended: Ended = lambda outcome, jobs, result: None
+        self.runs = Runs(AT_ONCE * workers, self.expected, joining)
+        self._ends: dict[str, asyncio.Event] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._stopping = asyncio.Event()
+        self._conversions = asyncio.Semaphore(AT_ONCE * workers)
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
+        self._estimates: dict[tuple[Any, ...], tuple[float, float]] = {}
 
     # Life.
 
-    async def start(self) -> int:
-        """Take up what a former server accepted and did not finish; how many jobs that was."""
+    async def start(self) -> None:
+        """Take up, beside serving, what a former server accepted and did not finish."""
         unfinished = await asyncio.to_thread(self.jobs.unfinished)
+        if unfinished:
+            log.warning("going on with %d jobs that were accepted before", len(unfinished))
         for job in unfinished:
+            self._ends[job.id], self.logs[job.id] = asyncio.Event(), Log()
+        self._begin(self._resume(unfinished))
+        self._begin(self._keep_house())
+
+    async def _resume(self, unfinished: list[Job]) -> None:
+        for job in unfinished:
+            if job.deadline is not None and job.deadline <= time.time():
+                await self._fail(job, DeadlinePassed("the deadline passed while the server was away"))
+                continue
             try:
                 picture = await asyncio.to_thread(self.jobs.picture, job)
-                request = self._request(job.ask, picture)
-            except MeshkilnError as error:
-                await self._end(job, FAILED, error=problem_of(error).document())
+                request = await asyncio.to_thread(self._request, job.ask, picture)
+            except Exception as error:
+                await self._fail(job, error)
                 continue
-            self._enqueue(job, request)
-        self._keeper = asyncio.create_task(self._keep_house())
-        return len(unfinished)
+            if job.id in self._ends:  # not cancelled meanwhile
+                self._enqueue(job, request)
+
+    def closing(self) -> None:
+        """Accept nothing more, and let all go who wait for something: it is on disk for the next start."""
+        self.accepting = False
+        self._stopping.set()
+        for found in self.logs.values():
+            found.stop()
 
     async def stop(self, timeout: float) -> None:
-        """Accept nothing more; let what runs finish for `timeout` seconds. The rest is on disk for the next start."""
-        self.accepting = False
-        self._waiting.clear()
-        if self._keeper is not None:
-            self._keeper.cancel()
-        tasks = [run.task for run in self._active if run.task is not None]
+        """Let what runs finish for `timeout` seconds. The rest is on disk for the next start."""
+        self.closing()
+        tasks = [run.task for run in self.runs.active if run.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
+        for timer in self._timers.values():
+            timer.cancel()
+        tasks += self._tasks
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(Exception):
-            self.jobs.remember_poisoned(self.pool.poisoned())
+        # Their last word is written before the database closes.
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._remember_poisoned)
 
     async def _keep_house(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(self.jobs.expire)
-                await asyncio.to_thread(self.jobs.remember_poisoned, self.pool.poisoned())
+                await asyncio.to_thread(self._remember_poisoned)
             except Exception:
-                log.exception("expired jobs could not be removed")
+                log.exception("the jobs' folder could not be put in order")
             await asyncio.sleep(60)
+
+    def _remember_poisoned(self) -> None:
+        with contextlib.suppress(Exception):
+            self.jobs.remember_poisoned(self.pool.poisoned())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # What callers do.
 
@@ -148,11 +173,14 @@ class Service:
         timeout : seconds after which the result is of no use
         """
         request = await asyncio.to_thread(self._request, ask, picture)
+        if idempotency is not None:
+            before = await asyncio.to_thread(self.jobs.asked_before, ask, picture, client, idempotency)
+            if before is not None:
+                return before
         if not self.accepting:
             raise PoolClosed("the server is shutting down; ask again when it is back")
-        expected = self._expected(request)
-        if self._name(request, ask.refresh) not in self._runs:
-            self._admit(expected, timeout)
+        if not self.runs.there(name_of(request, ask.refresh)):
+            self.admit(self.expected(request), timeout)
         deadline = None if timeout is None else time.time() + timeout
         job, new = await asyncio.to_thread(
             lambda: self.jobs.accept(
@@ -163,51 +191,73 @@ class Service:
             self._enqueue(job, request)
         return job
 
-    async def wait(self, job: Job, seconds: float) -> Job:
-        """The job when it has ended, or as it is after `seconds`."""
-        ended = self._ended.get(job.id)
+    async def wait(self, job: Job, seconds: float | None = None) -> Job:
+        """The job when it has ended, or as it is after `seconds`. Raises PoolClosed when the server stops meanwhile."""
+        ended = self._ends.get(job.id)
         if ended is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), seconds)
-        return await asyncio.to_thread(self.jobs.get, job.id) or job
+            waits = [asyncio.ensure_future(event.wait()) for event in (ended, self._stopping)]
+            try:
+                await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        found = await asyncio.to_thread(self.jobs.get, job.id) or job
+        if not found.done and self._stopping.is_set():
+            raise PoolClosed("the server is shutting down; the generation goes on when it is back")
+        return found
 
     async def cancel(self, job: Job) -> Job:
         """End `job` as cancelled; what others wait for goes on."""
         changed = await self._end(job, CANCELLED)
-        for run in list(self._runs.values()):
-            if run.serves(job):
-                run.jobs = [waiting for waiting in run.jobs if waiting.id != job.id]
-                if not run.jobs:
-                    self._forget(run)
-                    if run.task is not None:
-                        run.task.cancel()
+        self._leave(job)
+        if changed.state == CANCELLED:
+            self.ended("cancelled", 1, None)
         return changed
+
+    async def converted(self, job: Job, format_: str, picture: bytes) -> Result:
+        """What `job` asked for in another format, or made again: only what is missing runs. Raises QueueFull."""
+        if self._conversions.locked():
+            raise QueueFull("too many results are being converted", 1.0)
+        kiln = self.kiln(job.ask.engine)
+        parameters: dict[str, Any] = {name: v for name, v in job.ask.parameters.items() if name != "format"}
+        async with self._conversions:
+            return await kiln.agenerate(picture, format_, recipe=job.ask.recipe, client=job.client, **parameters)
 
     def place(self, job: Job) -> tuple[int, float] | None:
         """How many distinct generations come before `job`, and the estimated seconds left; None once it has ended."""
-        for run in self._active:
-            if run.serves(job):
-                return 0, max(run.expected, self.queued_seconds(self._active) / self.workers)
-        seconds = self.queued_seconds(self._active)
-        for ahead, run in enumerate(self._waiting):
-            seconds += run.expected
-            if run.serves(job):
-                return ahead + 1, seconds / self.workers
-        return None
+        return self.runs.place(job.id, self.workers)
 
-    def queued_seconds(self, runs: set[Run] | None = None) -> float:
-        """Estimated compute seconds of `runs`, or of everything that waits or runs."""
-        return sum(run.expected for run in (self._runs.values() if runs is None else runs))
+    def expected(self, request: Request) -> float:
+        """Compute seconds of the whole line by what was measured; stages that never ran count nothing."""
+        name = (request.engine.name, *sorted(request.parameters.items()))
+        now = time.monotonic()
+        known = self._estimates.get(name)
+        if known is None or known[0] < now - 1.0:
+            if len(self._estimates) > 1000:
+                self._estimates.clear()
+            parameters = request.parameters
+            stages = request.engine.stages
+            known = now, sum(self.pool.estimate(stage, stage.mattering(parameters)) or 0.0 for stage in stages)
+            self._estimates[name] = known
+        return known[1]
 
-    @property
-    def waiting(self) -> int:
-        """Distinct generations that wait for their turn."""
-        return len(self._waiting)
-
-    @property
-    def active(self) -> int:
-        """Distinct generations in the kiln."""
-        return len(self._active)
+    def admit(self, expected: float, timeout: float | None = None) -> None:
+        """Raise QueueFull when too much waits, DeadlinePassed for what would not be ready in `timeout` seconds."""
+        waiting = self.runs.seconds() / self.workers
+        if waiting > self.queue_seconds:
+            raise QueueFull(
+                f"{waiting:.0f} s of work are waiting, more than {self.queue_seconds:.0f} s",
+                waiting - self.queue_seconds,
+            )
+        if self.runs.waiting >= self.queue_generations:
+            raise QueueFull(
+                f"{self.runs.waiting} generations are waiting, and no more may",
+                waiting / max(1, len(self.runs)),
+            )
+        if timeout is not None and waiting + expected > timeout:
+            raise DeadlinePassed(
+                f"the result would be ready in about {waiting + expected:.1f} s, after the deadline in {timeout:.1f} s"
+            )
 
     # Runs.
 
@@ -215,101 +265,79 @@ class Service:
         request, _ = self.kiln(ask.engine).request(picture, ask.parameters, ask.recipe)
         return request
 
-    def _name(self, request: Request, refresh: bool) -> tuple[Any, ...]:
-        parameters = tuple(sorted(request.parameters.items()))
-        return (request.engine.name, request.source, request.namespace, parameters, refresh)
-
-    def _expected(self, request: Request) -> float:
-        """Compute seconds of the whole line by what was measured; stages that never ran count nothing."""
-        stages = request.engine.stages
-        return sum(self.pool.estimate(stage, stage.mattering(request.parameters)) or 0.0 for stage in stages)
-
-    def _admit(self, expected: float, timeout: float | None) -> None:
-        waiting = self.queued_seconds() / self.workers
-        if waiting > self.queue_seconds:
-            raise QueueFull(
-                f"{waiting:.0f} s of work are waiting, more than {self.queue_seconds:.0f} s",
-                waiting - self.queue_seconds,
-            )
-        self.pool.admit()
-        if timeout is not None and waiting + expected > timeout:
-            raise DeadlinePassed(
-                f"the result would be ready in about {waiting + expected:.1f} s, after the deadline in {timeout:.1f} s"
-            )
-
     def _enqueue(self, job: Job, request: Request) -> None:
-        self._ended[job.id] = asyncio.Event()
-        self.logs[job.id] = Log()
+        self._ends.setdefault(job.id, asyncio.Event())
+        self.logs.setdefault(job.id, Log())
         self._trim_logs()
-        name = self._name(request, job.ask.refresh)
-        run = self._runs.get(name)
-        if run is not None:
-            run.jobs.append(job)
-            self._tell(job, "state", {"state": QUEUED, "joined": True})
-            if run in self._active:
-                begun = asyncio.create_task(self._begin(job))
-                self._tasks.add(begun)
-                begun.add_done_callback(self._tasks.discard)
-            return
-        run = Run(name, request, job.ask.refresh, [job], expected=self._expected(request))
-        self._runs[name] = run
-        self._waiting.add(run, job.client, job.priority)
-        self._tell(job, "state", {"state": QUEUED})
+        if not self.accepting:
+            self.logs[job.id].stop()
+        if job.deadline is not None:
+            self._timers[job.id] = asyncio.get_running_loop().call_later(
+                max(0.0, job.deadline - time.time()), lambda: self._begin(self._too_late(job))
+            )
+        run, joined = self.runs.join(job, request)
+        self._tell(job, "state", {"state": QUEUED, "joined": True} if joined else {"state": QUEUED})
+        if run.begun:
+            self._begin(self._begun(job))
         self._next()
         self._tell_places()
 
     def _next(self) -> None:
         """Begin what waits, as far as there is room."""
-        while self.accepting and len(self._active) < AT_ONCE * self.workers:
-            run = self._waiting.pop()
-            if run is None:
-                return
-            self._active.add(run)
+        while self.accepting and (run := self.runs.begin()) is not None:
             run.task = asyncio.create_task(self._run(run))
+
+    def _leave(self, job: Job) -> None:
+        run = self.runs.leave(job.id)
+        if run is not None and run.task is not None:
+            run.task.cancel()
+        # A task that is cancelled before its first step never comes to its own end.
+        self._next()
+
+    async def _too_late(self, job: Job) -> None:
+        await self._fail(job, DeadlinePassed("the result was not ready by the deadline"))
+        self._leave(job)
 
     async def _run(self, run: Run) -> None:
         try:
             await self._generate(run)
-        except asyncio.CancelledError:
-            pass
         except Exception as error:
             if not isinstance(error, MeshkilnError):
                 log.exception("a generation failed")
             if isinstance(error, PoolClosed) or (isinstance(error, Cancelled) and not self.accepting):
                 return  # stopping: the jobs stay on disk as they are, and the next start goes on with them
-            document = problem_of(error).document()
-            for job in self._let_go(run):
-                await self._end(job, FAILED, error=document)
+            if isinstance(error, PoisonedTask):
+                await asyncio.to_thread(self._remember_poisoned)
+            for job in self.runs.over(run):
+                await self._fail(job, error)
         finally:
-            self._forget(run)
+            self.runs.over(run)
             self._next()
             self._tell_places()
 
     async def _generate(self, run: Run) -> None:
-        first = run.jobs[0]
-        for job in list(run.jobs):
-            await self._begin(job)
+        first = next(iter(run.jobs.values()))
+        for job in list(run.jobs.values()):
+            await self._begun(job)
         picture = await asyncio.to_thread(self.jobs.picture, first)
         kiln = self.kilns[first.ask.engine]
         format_ = str(run.request.parameters.get("format", "glb"))
         parameters: dict[str, Any] = {name: v for name, v in run.request.parameters.items() if name != "format"}
-        deadlines = [job.deadline for job in run.jobs]
-        latest = None if None in deadlines else max(d for d in deadlines if d is not None)
         result = await kiln.agenerate(
             picture,
             format_,
             refresh=run.refresh,
-            timeout=None if latest is None else max(0.0, latest - time.time()),
-            priority=max(job.priority for job in run.jobs),
+            timeout=None if run.deadline is None else max(0.0, run.deadline - time.time()),
+            priority=max((job.priority for job in run.jobs.values()), default=0),
             client=first.client,
             report=self._reporter(run, asyncio.get_running_loop()),
             **parameters,
         )
-        self.generated += 1
-        digest = result.digest.hex()
-        await asyncio.to_thread(self.jobs.pin, digest, result.data)
+        await asyncio.to_thread(self.jobs.pin, result.digest.hex(), result.data)
         told = {name: value for name, value in result.as_json().items() if name != "seconds"}
-        for job in self._let_go(run):
+        jobs = self.runs.over(run)
+        self.ended("succeeded", len(jobs), result)
+        for job in jobs:
             await self._end(job, SUCCEEDED, result=told)
 
     def _reporter(self, run: Run, loop: asyncio.AbstractEventLoop) -> Callable[[str, int, int], None]:
@@ -317,34 +345,32 @@ class Service:
             kind, data = (
                 ("step", {"stage": stage, "step": step, "steps": steps}) if step else ("stage", {"stage": stage})
             )
-            for job in run.jobs:
+            for job in run.jobs.values():
                 self._tell(job, kind, data)
 
         def report(stage: str, step: int, steps: int) -> None:
-            # Comes from the thread that computes.
-            loop.call_soon_threadsafe(tell, stage, step, steps)
+            # Comes from the thread that computes, which may outlive the loop.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell, stage, step, steps)
 
         return report
 
-    def _let_go(self, run: Run) -> list[Job]:
-        """The jobs of a run that is over; whoever asks the same from now on gets a run of his own."""
-        if self._runs.get(run.name) is run:
-            del self._runs[run.name]
-        return list(run.jobs)
-
-    def _forget(self, run: Run) -> None:
-        self._let_go(run)
-        self._active.discard(run)
-        self._waiting.remove(run)
-
-    async def _begin(self, job: Job) -> None:
+    async def _begun(self, job: Job) -> None:
         self._tell(job, "state", {"state": RUNNING})
         await asyncio.to_thread(self.jobs.update, job, state=RUNNING, started=time.time())
+
+    async def _fail(self, job: Job, error: Exception) -> None:
+        changed = await self._end(job, FAILED, error=problem_of(error).document())
+        if changed.state == FAILED:
+            self.ended("failed", 1, None)
 
     async def _end(self, job: Job, state: str, **changes: Any) -> Job:
         changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=time.time(), **changes)
         self._tell(changed, "state", _told_end(changed), end=True)
-        ended = self._ended.pop(job.id, None)
+        timer = self._timers.pop(job.id, None)
+        if timer is not None:
+            timer.cancel()
+        ended = self._ends.pop(job.id, None)
         if ended is not None:
             ended.set()
         return changed
@@ -366,18 +392,18 @@ class Service:
             found.add(kind, data, end)
 
     def _tell_places(self) -> None:
-        for ahead, run in enumerate(itertools.islice(self._waiting, 100)):
-            for job in run.jobs:
+        for ahead, run in enumerate(itertools.islice(self.runs, 100)):
+            for job in run.jobs.values():
                 self._tell(job, "queue", {"position": ahead + 1})
 
     def _trim_logs(self) -> None:
-        """Events of the last thousand ended generations are kept, and of all that have not ended."""
-        while len(self.logs) > 1000:
+        """Let go of the oldest ended generations' events, until at most `LOGS` are kept beside those of the living."""
+        for _ in range(2 if len(self.logs) > LOGS + len(self._ends) else 0):
             oldest = next(iter(self.logs))
-            if not self.logs[oldest].ended:
+            if self.logs[oldest].ended:
+                del self.logs[oldest]
+            else:
                 self.logs.move_to_end(oldest)
-                return
-            del self.logs[oldest]
 
 
 def _told_end(job: Job) -> dict[str, Any]:
