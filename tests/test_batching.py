@@ -91,6 +91,16 @@ def test_what_lost_its_worker_in_company_is_tried_alone_and_first() -> None:
     assert [len(one) for one in after[3:]] == [2]
 
 
+def test_who_is_to_run_alone_is_nobodys_mate_either() -> None:
+    queue = scheduler()
+    offered(queue, item(EIGHTS), item(EIGHTS))
+    for one in queue.turn(0.0).batch:
+        queue.again(one, alone=True)
+    offered(queue, *(item(EIGHTS, "urgent", Patient(priority=3)) for _ in range(3)))
+    batches = everything(queue)
+    assert [{one.client for one in batch} for batch in batches] == [{"urgent"}, {""}, {""}]
+
+
 def test_after_memory_did_not_suffice_batches_are_smaller_and_grow_again() -> None:
     queue = scheduler()
     sample = item(EIGHTS)
@@ -137,6 +147,13 @@ def test_a_head_stops_waiting_when_its_mates_stay_away() -> None:
     assert len(queue.turn(0.03).batch) == 1
 
 
+def test_a_head_waits_for_mates_at_most_a_tenth_of_what_it_costs() -> None:
+    queue = scheduler(max_wait=10.0)
+    for n in range(5):
+        queue.offer(item(EIGHTS), 0.2 * n)
+        assert len(queue.turn(0.2 * n).batch) == 1, "0.05 s of waiting would not bring the next, which is 0.2 s away"
+
+
 def test_a_full_batch_waits_for_nobody() -> None:
     queue = scheduler(max_wait=10.0)
     for n in range(8):
@@ -163,6 +180,21 @@ def test_a_client_of_twice_the_weight_gets_twice_the_seconds() -> None:
     offered(queue, *(item(ALONE, client) for client in ("dear", "plain") for _ in range(300)))
     first = Counter(queue.turn(0.0).batch[0].client for _ in range(300))
     assert first == {"dear": 200, "plain": 100}
+
+
+def test_nobody_saves_up_turns_while_away_and_who_stays_away_is_forgotten() -> None:
+    queue = scheduler()
+    offered(queue, item(ALONE, "a"), *(item(ALONE, "b") for _ in range(50)))
+    for _ in range(40):
+        queue.turn(0.0)
+    for n in range(200):
+        offered(queue, item(ALONE, f"passer-by {n}"), item(ALONE, "b"))
+        queue.turn(0.0)
+        queue.turn(0.0)
+    assert len(queue._queue._flows) < 20
+    offered(queue, *(item(ALONE, "a") for _ in range(50)))
+    first = Counter(queue.turn(0.0).batch[0].client for _ in range(20))
+    assert first["a"] == pytest.approx(first["b"], abs=2)
 
 
 def test_shares_are_of_seconds_not_of_tasks() -> None:

@@ -117,7 +117,7 @@ class FairQueue(Generic[Q]):
         name = _flow_name(item)
         self._out(self._flows[name], item)
         if not self._length:
-            self._rest()
+            self._flows.clear()
 
     def head(self) -> Q | None:
         """Whose turn it is, or None when nobody waits. Of equal tags the older."""
@@ -146,7 +146,8 @@ class FairQueue(Generic[Q]):
             taken.append(min(mates)[2])
             self._charge(taken[-1], share)
         if not self._length:
-            self._rest()
+            # The end of a busy period: who took the last turns is not punished in the next.
+            self._flows.clear()
         else:
             idle = [name for name, flow in self._flows.items() if not flow.groups and flow.start <= self._now]
             for name in idle:
@@ -203,12 +204,6 @@ class FairQueue(Generic[Q]):
         if not self._groups[item.group].count:
             del self._groups[item.group]
         self._length -= 1
-
-    def _rest(self) -> None:
-        # End of a busy period, as in the paper: virtual time catches up with the last finish tag, so that who took the
-        # last turns is not punished in the next period. All flows are idle and at or before that time: forget them.
-        self._now = max([self._now, *(flow.start for flow in self._flows.values())])
-        self._flows.clear()
 
 
 def _bounded(priority: int) -> int:

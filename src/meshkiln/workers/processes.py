@@ -10,22 +10,19 @@ is refused from then on. This process never unpacks a value: payloads go in and 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from meshkiln.engines.base import Scalar, Stage
-from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, QueueFull, StageFailed
+from meshkiln.errors import MeshkilnError, PoisonedTask, PoolClosed, StageFailed
+from meshkiln.workers import machine
 from meshkiln.workers.batching import Scheduler, group_of
 from meshkiln.workers.keeper import Job, Keeper, Limits, Loss
 from meshkiln.workers.poison import Poison, name_of
-from meshkiln.workers.stats import PoolStats, WorkerStats
+from meshkiln.workers.stats import Counts, PoolStats, WorkerStats
 from meshkiln.workers.task import Ran, Task
 from meshkiln.workers.worker import Setup
 
@@ -47,15 +44,6 @@ class _Place:
     busy: float = 0.0
     since: float = 0.0
     batches: int = 0
-
-
-@dataclass(slots=True)
-class _Counts:
-    batches: Counter[int] = field(default_factory=Counter)
-    restarts: Counter[str] = field(default_factory=Counter)
-    tasks: Counter[str] = field(default_factory=Counter)
-    retried: int = 0
-    halved: int = 0
 
 
 class Pool:
@@ -90,19 +78,18 @@ class Pool:
         poisoned: Iterable[str] = (),
         nice: int = 10,
     ) -> None:
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = processors if workers is None else workers
+        count = machine.processors() if workers is None else workers
         if count < 1:
             raise ValueError(f"workers={workers!r}: a pool has at least one")
         if not 0 <= nice <= 19:
             raise ValueError(f"nice={nice!r}: workers can yield by 0 (not at all) to 19")
         setup = Setup(
-            threads=max(1, processors // count) if threads is None else threads,
+            threads=max(1, machine.processors() // count) if threads is None else threads,
             preload=tuple(stage.compute for stage in preload),
             nice=nice,
             address_space=address_space,
         )
-        memory = _machine_memory() * 4 // 5 // count if memory is None else memory
+        memory = machine.memory() * 4 // 5 // count if memory is None else memory
         limits = Limits(timeout, dict(timeouts or {}), memory)
         # Guards everything below; notified when something was queued, settled or closed.
         self._changed = threading.Condition()
@@ -110,7 +97,7 @@ class Pool:
             count, max_seconds=max_queue_seconds, max_wait=max_wait, batching=batching, weights=weights
         )
         self._poison = Poison(poisoned)
-        self._counts = _Counts()
+        self._counts = Counts()
         self._closed = False
         self._idle = 0
         self._failed_starts = 0
@@ -319,7 +306,7 @@ class Pool:
         return None
 
     def _counted(self, job: Job, result: Ran | BaseException) -> _Settled:
-        self._counts.tasks[_outcome(result)] += 1
+        self._counts.ended(result)
         return job, result
 
     def _worker_stats(self, keeper: Keeper, now: float) -> WorkerStats:
@@ -337,18 +324,6 @@ class Pool:
 
 _Settled = tuple[Job, Ran | BaseException]
 
-_OUTCOMES: dict[type[BaseException], str] = {
-    Cancelled: "cancelled",
-    DeadlinePassed: "deadline",
-    QueueFull: "full",
-    PoisonedTask: "poisoned",
-    PoolClosed: "closed",
-}
-
-
-def _outcome(result: Ran | BaseException) -> str:
-    return "done" if isinstance(result, Ran) else _OUTCOMES.get(type(result), "failed")
-
 
 def _settle(settled: Iterable[_Settled]) -> None:
     for job, result in settled:
@@ -362,11 +337,3 @@ def _settle(settled: Iterable[_Settled]) -> None:
 
 def _closing() -> PoolClosed:
     return PoolClosed("the workers are shutting down; ask again when the server is back")
-
-
-def _machine_memory() -> int:
-    """Bytes of memory this machine has, or the container we are in."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # "max", or no such file: no limit
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return physical

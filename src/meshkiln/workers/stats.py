@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from meshkiln.errors import Cancelled, DeadlinePassed, PoisonedTask, PoolClosed, QueueFull
+
+_OUTCOMES: dict[type, str] = {
+    Cancelled: "cancelled",
+    DeadlinePassed: "deadline",
+    QueueFull: "full",
+    PoisonedTask: "poisoned",
+    PoolClosed: "closed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +60,18 @@ class PoolStats:
     retried: int
     halved: int
     poisoned: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened in a pool; written under its lock. The names are those of `PoolStats`."""
+
+    batches: Counter[int] = field(default_factory=Counter)
+    restarts: Counter[str] = field(default_factory=Counter)
+    tasks: Counter[str] = field(default_factory=Counter)
+    retried: int = 0
+    halved: int = 0
+
+    def ended(self, result: object) -> None:
+        """A task came to `result`: an error, or else its output."""
+        self.tasks[_OUTCOMES.get(type(result), "failed") if isinstance(result, Exception) else "done"] += 1
