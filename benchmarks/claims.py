@@ -42,7 +42,7 @@ def table(claims: Sequence[Claim]) -> str:
     for claim in claims:
         for bar in claim.bars:
             op = {"<=": "≤", ">=": "≥"}[bar["op"]]
-            unit = f" {bar['unit']}" if bar["unit"] else ""
+            unit = f" {bar['unit'].strip()}" if bar["unit"] else ""
             met = "met" if bar["met"] else "**short**"
             command = f"`benchmarks/{claim.name}.py`"
             value, target = f"{figure(bar['value'])}{unit}", f"{op} {figure(bar['target'])}{unit}"
@@ -50,7 +50,8 @@ def table(claims: Sequence[Claim]) -> str:
     machines = sorted({f"{c.machine['processor']}, {c.machine['cores']} cores" for c in claims})
     dates = sorted({claim.date for claim in claims})
     if claims:
-        lines += ["", f"Measured on {'; '.join(machines)}, {dates[0]} to {dates[-1]}."]
+        when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        lines += ["", f"Measured on {'; '.join(machines)}, {when}."]
     return "\n".join(lines)
 
 
