@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshkiln.engines.base import Scalar, Stage
 from meshkiln.errors import Cancelled, DeadlinePassed, QueueFull
-from meshkiln.workers.batching import Item, Scheduler, group_of
+from meshkiln.workers.batching import GROW_AFTER, Item, Scheduler, group_of
 from stages import Patient, stage, task
 
 ALONE = stage("echo")
@@ -108,7 +108,9 @@ def test_after_memory_did_not_suffice_batches_are_smaller_and_grow_again() -> No
     queue.halved(sample, 8)
     assert queue.limit(sample) == 4
     for expected in (5, 6, 7, 8, 8):
-        queue.fitted(sample, queue.limit(sample))
+        for _ in range(GROW_AFTER):
+            queue.fitted(sample, 1)  # says nothing about larger ones
+            queue.fitted(sample, queue.limit(sample))
         assert queue.limit(sample) == expected
     queue.halved(sample, 2)
     queue.halved(sample, 1)

@@ -26,6 +26,8 @@ from meshkiln.workers.task import Task
 
 WAIT_SHARE = 0.1
 """A head waits for mates at most this share of its own cost: what batching can win is worth no more."""
+GROW_AFTER = 16
+"""So many batches must fit before a larger one is tried, as one that does not fit is computed twice."""
 _GAP_SHARE = 0.3
 _GAPS = 1024
 
@@ -74,6 +76,14 @@ class _Arrivals:
     gap: float = math.inf
 
 
+@dataclass(slots=True)
+class _Shrunk:
+    """The largest batch of a kind since memory did not suffice for a larger one; how many of that size have fitted."""
+
+    limit: int
+    fitted: int = 0
+
+
 def group_of(stage: Stage, parameters: Mapping[str, Scalar]) -> Hashable:
     """What tasks must have in common to share a batch."""
     return (stage.fingerprint, stage.compute, tuple(parameters.get(name) for name in stage.batch_with))
@@ -105,7 +115,7 @@ class Scheduler(Generic[I]):
         self._batching = batching
         self._queue: FairQueue[I] = FairQueue(self.cost, weights)
         self._arrivals: OrderedDict[Hashable, _Arrivals] = OrderedDict()
-        self._limits: dict[Hashable, int] = {}
+        self._shrunk: dict[Hashable, _Shrunk] = {}
         self._arrived = 0
 
     def __len__(self) -> int:
@@ -217,20 +227,23 @@ class Scheduler(Generic[I]):
         stage = item.task.stage
         if item.alone or not self._batching:
             return 1
-        return max(1, min(stage.batch, self._limits.get(item.kind, stage.batch)))
+        shrunk = self._shrunk.get(item.kind)
+        return max(1, stage.batch if shrunk is None else min(stage.batch, shrunk.limit))
 
     def halved(self, item: Item, size: int) -> None:
-        """Memory did not suffice for `size` items of this group: smaller batches from now on."""
-        self._limits[item.kind] = max(1, size // 2)
+        """Memory did not suffice for `size` items of this kind: smaller batches from now on."""
+        self._shrunk[item.kind] = _Shrunk(max(1, size // 2))
 
     def fitted(self, item: Item, size: int) -> None:
-        """A batch of `size` went well: after a halving the limit grows again, one by one."""
-        limit = self._limits.get(item.kind)
-        if limit is not None and size >= limit:
-            if limit + 1 >= item.task.stage.batch:
-                del self._limits[item.kind]
-            else:
-                self._limits[item.kind] = limit + 1
+        """A batch of `size` went well: after some of these a limit that was halved grows by one."""
+        shrunk = self._shrunk.get(item.kind)
+        if shrunk is None or size < shrunk.limit:
+            return
+        shrunk.fitted += 1
+        if shrunk.fitted >= GROW_AFTER:
+            shrunk.limit, shrunk.fitted = shrunk.limit + 1, 0
+            if shrunk.limit >= item.task.stage.batch:
+                del self._shrunk[item.kind]
 
     def _refusal(self, item: I, now: float, wait: float = 0.0) -> MeshkilnError | None:
         urgency = item.task.urgency
