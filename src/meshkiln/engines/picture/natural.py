@@ -22,6 +22,8 @@ _ELLIPSES = ((0.7, 0.15, 1.0), (0.5, 0.2, 0.9))
 """(perhaps subject within, surely subject within, surely background beyond), in half-sides of the picture."""
 _BOX = 0.76
 """Share of each side within which all is perhaps subject, in the third hypothesis."""
+_BAND = 8
+"""Pixels at the coarse scale by which the last cut may move the majority's edge."""
 
 
 def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -29,14 +31,14 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     rgb : (H, W, 3) uint8 sRGB
     GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004) from three central figure-ground hypotheses, as in constrained
-    parametric min-cuts (Carreira, Sminchisescu, CVPR 2010); where they agree seeds a last cut at a finer scale.
+    parametric min-cuts (Carreira, Sminchisescu, CVPR 2010); their majority seeds a last cut at a finer scale.
     """
     height, width = rgb.shape[:2]
     coarse, fine = _reduced(rgb, COARSE), _reduced(rgb, SIDE)
     hypotheses = [_ellipse(coarse, *radii) for radii in _ELLIPSES] + [_box(coarse, _BOX)]
     cuts = [_parts(_cut(coarse, trimap)) for trimap in hypotheses]
-    votes = np.stack(cuts).astype(np.uint8).sum(axis=0, dtype=np.uint8)
-    subject = _parts(_cut(fine, _agreement(votes, fine.shape[1], fine.shape[0])))
+    majority = np.stack(cuts).sum(axis=0) >= 2
+    subject = _parts(_cut(fine, _near_edge_of(majority, fine.shape[1], fine.shape[0])))
     full = cv2.resize(subject.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(full > 0.5)
 
@@ -70,13 +72,13 @@ def _box(rgb: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
     return trimap
 
 
-def _agreement(votes: NDArray[Any], width: int, height: int) -> NDArray[np.uint8]:
-    trimap = np.choose(votes, [_BACKGROUND, _PERHAPS_BACKGROUND, _PERHAPS_SUBJECT, _SUBJECT]).astype(np.uint8)
-    # Agreement is coarse: within a few pixels of any edge nothing is sure.
-    kernel = np.ones((5, 5), np.uint8)
-    unsure = cv2.dilate(votes, kernel) != cv2.erode(votes, kernel)
-    trimap[unsure & (votes == 3)] = _PERHAPS_SUBJECT
-    trimap[unsure & (votes == 0)] = _PERHAPS_BACKGROUND
+def _near_edge_of(subject: NDArray[Any], width: int, height: int) -> NDArray[np.uint8]:
+    """The trimap (height, width) that is sure of `subject` and its background but for a band along their border."""
+    inside = subject.astype(np.uint8)
+    kernel = np.ones((2 * _BAND + 1, 2 * _BAND + 1), np.uint8)
+    trimap = np.where(subject, _PERHAPS_SUBJECT, _PERHAPS_BACKGROUND).astype(np.uint8)
+    trimap[cv2.erode(inside, kernel) > 0] = _SUBJECT
+    trimap[cv2.dilate(inside, kernel) == 0] = _BACKGROUND
     return np.asarray(cv2.resize(trimap, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 

@@ -22,8 +22,7 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """
     ground = _ground(rgb)
     noise = ground.noise
-    clean = noise < 0.7
-    if ground.share < (0.6 if clean else 0.75):
+    if ground.share < (0.6 if noise < 0.7 else 0.75):
         return None
     lab = _lab(rgb)
     surface = ground.surface(*rgb.shape[:2])
@@ -35,7 +34,7 @@ def separate(rgb: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     solid = cv2.morphologyEx((~behind).astype(np.uint8), cv2.MORPH_OPEN, _disc(0.015 * max(behind.shape)))
     subject = _without_specks(~behind & ((difference > 16.0) | solid.astype(bool)))
     # Dark foliage follows a surface too, but leaves and all that is lit among them then stand at the border.
-    return subject if clean or np.mean(_border_of(subject)) < 0.08 else None
+    return subject if np.mean(_border_of(subject)) < 0.1 else None
 
 
 @dataclass(frozen=True, slots=True)
