@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -28,15 +29,22 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
+        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
+            updates = []
+            for i, p in enumerate(group["params"]):
                 state = self.state[p]
                 if "velocity" not in state:
                     state["velocity"] = torch.zeros_like(p)
                 v = state["velocity"].mul_(group["momentum"]).add_(p.grad)
-                update = orthogonalise(p.grad + group["momentum"] * v)
+                mine = i % world == rank  # each process orthogonalises its share, then all add them up
+                updates.append(orthogonalise(p.grad + group["momentum"] * v) if mine else torch.zeros_like(p))
+            if world > 1:
+                flat = torch.cat([u.flatten() for u in updates])
+                dist.all_reduce(flat)
+                parts = flat.split([u.numel() for u in updates])
+                updates = [part.view_as(u) for part, u in zip(parts, updates, strict=True)]
+            for p, update in zip(group["params"], updates, strict=True):
                 p.mul_(1 - group["lr"] * group["decay"])
                 p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
 

@@ -100,7 +100,10 @@ def main() -> None:
             logits, mean, log_variance = model(surface, points)
         total, values = loss(logits, distance, mean, log_variance, args.kl)
         leg.step(total)
-        if (means := report(values)) is not None and rank == 0:
+        means = report(values)
+        if leg.steps % 50 == 0:
+            shapes.look()
+        if means is not None and rank == 0:
             rate = (time.monotonic() - began) / 50
             began = time.monotonic()
             text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
