@@ -8,7 +8,8 @@ pictures : the pictures of the data folder, through `read` and `matte`; there is
 
 Columns: `inflate` (no model), `autoencoder` (what the latent set can hold: the reference's own surface points, encoded
 and decoded), `vecset` (the reference recipe, decoded sparsely: benchmarks/decode.py shows the two decoders equal). All
-are measured in one camera frame and moved by one transform, the reference's bounding box to [−1, 1], without alignment.
+are measured in one camera frame and moved by one transform, the reference's bounding box to [−1, 1], without alignment
+(figures named `aligned_…` are the exception: a similarity found by iterated closest points comes first).
 What that gives away: `inflate` is told the reference's picture extents (its result is scaled to them exactly); `vecset`
 is told nothing but the picture and has to get its size right. Silhouettes are seen by the picture's own camera;
 for shapes and pictures whose camera is not known, along z without perspective and from the best distance.
@@ -98,7 +99,11 @@ def _columns(
         "autoencoder": lambda: autoencoder(points.astype(np.float32), normals.astype(np.float32)),
         "vecset": lambda: vecset(rgba, steps=steps),
     }
-    return {name: metrics.evaluate(make(), reference, camera=eye).flat() for name, make in made.items()}
+    figures = {}
+    for name, make in made.items():
+        mesh = make()
+        figures[name] = metrics.evaluate(mesh, reference, camera=eye).flat() | metrics.evaluate_aligned(mesh, reference)
+    return figures
 
 
 def procedural(results: Results, count: int, steps: int) -> Rows:

@@ -155,3 +155,5 @@ def test_alignment_undoes_a_similarity() -> None:
     moved.apply_translation((0.1, -0.05, 0.08))
     back = metrics.aligned(moved, reference)
     assert np.abs(back.vertices - reference.vertices).max() < 0.03
+    assert metrics.evaluate_aligned(moved, reference, POINTS)["aligned_f_score_0.05"] > 0.99
+    assert metrics.evaluate(moved, reference, POINTS).f_score[0.05] < 0.8
