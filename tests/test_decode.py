@@ -175,6 +175,19 @@ def test_margin_finds_what_lies_between_coarse_samples() -> None:
     assert within.vertices[:, 0].max() > 4 * h
 
 
+def test_a_shape_that_crosses_no_coarse_side_is_found() -> None:
+    """A plate half a coarse cell thick, right between two layers of coarse samples, and nothing else."""
+    h = 2 / 16
+
+    def plate(points: F32) -> F32:
+        d = np.abs(points - np.array([0, 0.5 * h, 0], np.float32)) - np.array([0.5, 0.25 * h, 0.5], np.float32)
+        return (-STEEPNESS * d.max(axis=1)).astype(np.float32)
+
+    mesh, _ = sparse.decode_one(plate, 96, coarse=16)
+    assert_closed(mesh)
+    assert volume(mesh) == pytest.approx(0.5 * h, rel=0.05)
+
+
 def test_a_thin_plate_is_followed_to_its_end() -> None:
     """One voxel thick, between coarse samples except where a ball sits on it."""
 

@@ -84,13 +84,19 @@ def _near(values: F32, band: float) -> Bools:
 
 
 def _slope(values: F32) -> float:
-    """How much the logit changes over one coarse cell where it crosses the surface head-on; 0 when it never does."""
-    steps = []
+    """How much the logit changes over one coarse cell where it crosses the surface head-on.
+
+    Where no side of a cell crosses a surface, a shape could still hide between samples: then the steepest step there is.
+    """
+    steps, crossing = [], []
     for along in range(3):
         low, high = np.moveaxis(values, along, 0)[:-1], np.moveaxis(values, along, 0)[1:]
-        steps.append(np.abs(high - low)[(low > 0) != (high > 0)])
-    crossing = np.concatenate(steps)
-    return float(np.quantile(crossing, 0.95)) if crossing.size else 0.0
+        steps.append(np.abs(high - low).ravel())
+        crossing.append(((low > 0) != (high > 0)).ravel())
+    step, crosses = np.concatenate(steps), np.concatenate(crossing)
+    if crosses.any():
+        return float(np.quantile(step[crosses], 0.95))
+    return float(step.max(initial=0.0))
 
 
 def _spread(cells: NDArray[np.bool_], ratio: int) -> NDArray[np.bool_]:
@@ -121,7 +127,7 @@ def _follow(bricks: Bricks, step: int) -> None:
 def _lattice(questions: Questions, sizes: Sequence[int], margin: float) -> tuple[F32, Bools, float]:
     """Every sizes[-1]-th sample, refined from every sizes[0]-th: values and whether they were asked for, padded.
 
-    Also returns the band (see `_cells`) of a cell of sizes[0].
+    Also returns the band (see `_near`) of a cell of sizes[0].
     """
     across = questions.resolution // sizes[0] + 1
     values = np.full((across + 1,) * 3, OUTSIDE, np.float32)
