@@ -67,31 +67,38 @@ def check(folder: Path) -> Disk:
     return disk
 
 
+def kill(writer: Any) -> None:
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+
+
 def kill_writers(folder: Path, kills: int, seed: int, at_once: int = 2) -> None:
     rng = random.Random(seed)
     Disk(folder, BOUND).close()
     long_lived = Disk(folder, BOUND)
-    writers = [fork.Process(target=write_for_ever, args=(folder, seed + n)) for n in range(at_once)]
-    for writer in writers:
-        writer.start()
-    for n in range(kills):
-        time.sleep(rng.expovariate(1 / 0.04))  # the random point; nothing waits for it
-        victim = writers.pop(rng.randrange(at_once))
-        assert victim.is_alive(), "a writer must die of nothing but us"
-        assert victim.pid is not None
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.join()
-        if n % 5 == 0:
-            check(folder).close()
-            for name in range(60):
-                found = long_lived.get(key(name))
-                assert found is None or found in [made(name, version) for version in range(3)]
-        writers.append(fork.Process(target=write_for_ever, args=(folder, 1000 * seed + n)))
+    writers: list[Any] = []
+
+    def start(seed: int) -> None:
+        writers.append(fork.Process(target=write_for_ever, args=(folder, seed)))
         writers[-1].start()
-    for writer in writers:
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
+
+    try:
+        for n in range(at_once):
+            start(seed + n)
+        for n in range(kills):
+            time.sleep(rng.expovariate(1 / 0.04))  # the random point; nothing waits for it
+            victim = writers.pop(rng.randrange(at_once))
+            assert victim.is_alive(), "a writer must die of nothing but us"
+            kill(victim)
+            if n % 5 == 0:
+                check(folder).close()
+                for name in range(60):
+                    found = long_lived.get(key(name))
+                    assert found is None or found in [made(name, version) for version in range(3)]
+            start(1000 * seed + n)
+    finally:
+        for writer in writers:
+            kill(writer)
     assert "corrupt" not in long_lived.stats().faults
     long_lived.close()
     disk = check(folder)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,7 +71,7 @@ class Files:
     def reserve(self, prefix: str, size: int) -> Incoming:
         """A new, locked file in `incoming` whose apparent size is `size` bytes; nothing is allocated yet."""
         while True:
-            path = self._incoming / f"{prefix}-{secrets.token_hex(8)}"
+            path = self._incoming / f"{prefix}-{os.urandom(8).hex()}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)

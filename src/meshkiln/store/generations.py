@@ -15,7 +15,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -114,7 +113,7 @@ def current(folder: Path) -> Path | None:
 def begin(folder: Path) -> Path:
     """A new generation, in use from now on. To be called while `opening`. Raises OSError."""
     previous = _named(folder)
-    generation = folder / f"generation-{secrets.token_hex(4)}"
+    generation = folder / f"generation-{os.urandom(4).hex()}"
     generation.mkdir(mode=0o700)
     draft = folder / "format.new"
     draft.write_text(json.dumps({"format": FORMAT, "generation": generation.name}) + "\n")
