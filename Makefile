@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 GROUPS := test lint bench build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types imports bench results lock clean
+.PHONY: help demo serve test soak lint types imports bench results lock clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -23,6 +23,12 @@ $(VENV)/.installed: $(VENV)/pyvenv.cfg pyproject.toml locks/run.txt
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
+# What a server has besides.
+$(VENV)/.server: $(VENV)/.installed locks/serve.txt
+	@echo "installing the server into $(VENV)"
+	@$(PIP) install --require-hashes -r locks/serve.txt
+	@touch $@
+
 # What a developer has besides: tests, linters, the benchmarks' peers.
 $(VENV)/.developer: $(VENV)/.installed locks/develop.txt
 	@echo "installing the tools for tests and benchmarks into $(VENV)"
@@ -31,6 +37,9 @@ $(VENV)/.developer: $(VENV)/.installed locks/develop.txt
 
 demo: $(VENV)/.installed ## a picture becomes a mesh, once: GLB, the same again, then STL; results in out/
 	@$(BIN)/python examples/demo.py
+
+serve: $(VENV)/.server ## serve over HTTP at 127.0.0.1:8081
+	@$(BIN)/meshkiln serve
 
 test: $(VENV)/.developer ## the fast tests (under 5 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -50,11 +59,13 @@ bench: $(VENV)/.developer ## every claim, measured here (MESHKILN_DATA names the
 results: $(VENV)/.developer ## write the README's table of claims from benchmarks/results
 	@$(BIN)/python -m benchmarks.claims --write
 
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header --no-annotate pyproject.toml
+
 lock: $(VENV)/.developer ## resolve the lock files anew from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate pyproject.toml -o locks/run.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-header --no-annotate pyproject.toml $(addprefix --group ,$(GROUPS)) -o locks/develop.txt
+	@$(LOCK) -o locks/run.txt
+	@$(LOCK) --extra serve -o locks/serve.txt
+	@$(LOCK) --extra serve $(addprefix --group ,$(GROUPS)) -o locks/develop.txt
 
 clean: ## remove the environment and everything made
 	rm -rf $(VENV) out build dist
