@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from canary import check
 from meshkiln.engines.base import Work
-from meshkiln.engines.vecset import ENGINE, crop
+from meshkiln.engines.vecset import ENGINE, crop, sparse
 from meshkiln.engines.vecset.camera import Camera, fit, looking
 from meshkiln.engines.vecset.decode import uv_project
 from meshkiln.engines.vecset.encode import window
@@ -156,6 +157,27 @@ def chain(pixels: list[np.ndarray], **parameters: object) -> list[dict[str, np.n
     for stage in ENGINE.stages[2:5]:
         values = stage.load()([Work((value,), given) for value in values])
     return values
+
+
+def close(recorded: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> bool:
+    return all(np.allclose(recorded[name], now[name], rtol=1e-4, atol=1e-5) for name in recorded)
+
+
+def test_canaries() -> None:
+    """What the stages compute beside their graphs (whose digests are in their fingerprints)."""
+    encode_stage, sample_stage, decode_stage = ENGINE.stages[2:5]
+    picture = disc()[:, 10:]
+    model_input = crop.recentre(picture)[:, ::8, ::8].copy()
+    check(encode_stage, {"disc": {"input": model_input, "window": window(picture)}}, close)
+    end = euler(Counted(), noise(5, (2, 2, 2)), TOKENS, NULL, np.array([1, 2], np.float32), 3)
+    check(sample_stage, {"linear": {"end": end}}, close)
+
+    def torus(points: F32) -> F32:
+        return 60 * (0.2 - np.hypot(np.hypot(points[:, 0], points[:, 1]) - 0.5, points[:, 2]))
+
+    mesh = without_floaters(sparse.decode_one(torus, 50)[0])
+    summary = {"counts": np.array([len(mesh.vertices), len(mesh.faces)]), "mean": np.abs(mesh.vertices).mean(axis=0)}
+    check(decode_stage, {"torus": summary}, close)
 
 
 @needs_weights

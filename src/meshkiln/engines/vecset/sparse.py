@@ -86,7 +86,7 @@ def _near(values: F32, band: float) -> Bools:
 def _slope(values: F32) -> float:
     """How much the logit changes over one coarse cell where it crosses the surface head-on.
 
-    Where no side of a cell crosses a surface, a shape could still hide between samples: then the steepest step there is.
+    Where no side of a cell crosses it, a shape could still hide between samples: then the steepest step there is.
     """
     steps, crossing = [], []
     for along in range(3):
