@@ -8,8 +8,8 @@ import time
 import weakref
 from collections.abc import Callable
 
-TICK = 0.02
-"""Seconds between two readings of the coarse clock."""
+TICK = 0.25
+"""Seconds between two readings of the coarse clock. Each interrupts whoever runs, and times to live are minutes."""
 
 
 class Coarse:

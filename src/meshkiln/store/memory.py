@@ -25,7 +25,7 @@ class Memory(Store):
     ttl : float, seconds  the default of `put`; None means never past its time
     policy : Policy       who goes when it is full; one policy serves one store
     clock : () -> float   seconds, for tests. By default a coarse monotonic clock: an artifact may be returned for up to
-                          20 ms (`clock.TICK`) longer than its TTL
+                          a quarter of a second (`clock.TICK`) longer than its TTL
 
     Raises StoreError when a bound is negative.
 
