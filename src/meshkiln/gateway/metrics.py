@@ -42,6 +42,9 @@ class Metrics:
         self.hits = Counter(
             "meshkiln_stage_hits", "Stage outputs found instead of computed", ["tier", "stage"], registry=self.registry
         )
+        self.joined = Counter(
+            "meshkiln_generations_joined", "Jobs that hung on another's generation", registry=self.registry
+        )
         self.saved = Counter(
             "meshkiln_saved_seconds", "Compute seconds that answers did not need", registry=self.registry
         )
@@ -77,6 +80,7 @@ class Metrics:
                     self.stage_seconds.labels(stage.stage).observe(stage.seconds)
             elif stage.source is not None:
                 self.hits.labels(stage.source, stage.stage).inc()
+        self.joined.inc(max(0, jobs - 1))
         # Only one of the jobs paid for it.
         self.saved.inc(result.saved + (jobs - 1) * result.cost)
 
