@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -105,6 +106,12 @@ def hang(batch: Sequence[Work]) -> list[Value]:
     """An item b"hang" never ends."""
     if any(work.inputs[0] == b"hang" for work in batch):
         threading.Event().wait()
+    return echo(batch)
+
+
+def get_stuck(batch: Sequence[Work]) -> list[Value]:
+    """Never ends, in C code that lets no other Python thread of the process run."""
+    ctypes.PyDLL(None).pause()
     return echo(batch)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkiln.engines.base import Scalar, Stage
@@ -404,6 +404,7 @@ class Run:
                 self.queue.again(one, alone=True)
 
 
+@settings(deadline=None)
 @given(ops, st.floats(0.0, 0.5))
 def test_everybody_offered_comes_out_once_and_in_fitting_company(happenings: list[Op], max_wait: float) -> None:
     run = Run(scheduler(max_wait=max_wait, max_seconds=60.0))
@@ -421,6 +422,7 @@ def test_everybody_offered_comes_out_once_and_in_fitting_company(happenings: lis
         assert len(batch) == 1 or not any(one.alone for one in batch)
 
 
+@settings(deadline=None)
 @given(st.lists(_offers, max_size=60), st.data())
 def test_first_come_first_served_within_a_client_and_what_is_alike(happenings: list[Op], data: st.DataObject) -> None:
     run = Run(scheduler())
@@ -445,6 +447,7 @@ def test_first_come_first_served_within_a_client_and_what_is_alike(happenings: l
         waiting -= set(batch)
 
 
+@settings(deadline=None)
 @given(
     weights=st.fixed_dictionaries({"f": st.floats(0.25, 4.0), "g": st.floats(0.25, 4.0)}),
     stages=st.fixed_dictionaries(
@@ -479,6 +482,7 @@ def test_no_two_busy_clients_drift_apart_by_more_than_the_bound(
             assert highest - lowest <= bound + 1e-6
 
 
+@settings(deadline=None)
 @given(st.lists(_offers, min_size=1, max_size=40), st.integers(-1, 1), st.data())
 def test_nobody_starves_whatever_comes_after_him(happenings: list[Op], priority: int, data: st.DataObject) -> None:
     """Before who is new, each flow gets at most what its weight buys of his cost, and ever new clients together."""
@@ -508,6 +512,7 @@ def test_priority_counts_between_clients_of_one_request_each() -> None:
     assert queue.turn(0.0).batch == (urgent,)
 
 
+@settings(deadline=None)
 @given(st.lists(_offers, max_size=40))
 def test_a_free_worker_gets_work_whenever_there_is_some(happenings: list[Op]) -> None:
     run = Run(scheduler(max_wait=0.3))
@@ -522,6 +527,7 @@ def test_a_free_worker_gets_work_whenever_there_is_some(happenings: list[Op]) ->
             assert run.queue.turn(run.now).batch
 
 
+@settings(deadline=None)
 @given(st.lists(_offers, min_size=1, max_size=30))
 def test_the_place_in_the_queue_is_the_place_in_which_turns_come(happenings: list[Op]) -> None:
     run = Run(scheduler(batching=False))

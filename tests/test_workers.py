@@ -283,6 +283,18 @@ def test_a_stage_that_hangs_past_its_time_is_killed_and_others_go_on() -> None:
         assert pool.stats().restarts == {"hung": 2}
 
 
+def test_a_batch_has_the_time_of_all_its_items(gate: Gate) -> None:
+    spin = stage("spin", batch=4)
+    with Pool(1, preload=[spin], timeouts={"spin": 0.6}) as pool:
+        pool.submit(gate.task())
+        _, visitor = gate.arrived()
+        futures = [pool.submit(task(spin, b"250")) for _ in range(4)]
+        visitor.close()
+        assert [output(future.result(30)) for future in futures] == [b"250"] * 4
+        assert pool.stats().batches == {1: 1, 4: 1}
+        assert pool.stats().restarts == {}
+
+
 def test_a_worker_that_is_stopped_is_a_worker_that_hangs() -> None:
     with Pool(1, preload=[HANG], timeouts={"hang": 0.3}) as pool:
         assert pool.wait_ready(30)
@@ -412,7 +424,7 @@ def test_closing_kills_what_does_not_finish_in_bounded_time() -> None:
 
 
 @pytest.mark.parametrize("how", ["exit", "kill -9"])
-@pytest.mark.parametrize("stage_name", ["idle", "hang"])
+@pytest.mark.parametrize("stage_name", ["idle", "hang", "get_stuck"])
 def test_workers_do_not_outlive_their_parent(how: str, stage_name: str) -> None:
     program = f"""
 import os, sys
@@ -421,8 +433,8 @@ from meshkiln.workers.processes import Pool
 from stages import stage, task
 pool = Pool(2, preload=[stage("hang")])
 assert pool.wait_ready(60)
-if {stage_name!r} == "hang":
-    pool.submit(task(stage("hang"), b"hang"))
+if {stage_name!r} != "idle":
+    pool.submit(task(stage({stage_name!r}), b"hang"))
     while not pool.stats().running:
         pass
 print(*[worker.pid for worker in pool.stats().workers], flush=True)
