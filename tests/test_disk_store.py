@@ -15,6 +15,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -369,17 +370,21 @@ def run_as_user(script: str, *arguments: str, wrap: tuple[str, ...] = ()) -> Non
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that an ordinary user can reach, as pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 NOT_ROOT = "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
 
 
-def test_without_permission_nothing_is_kept_and_nobody_fails(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
+def test_without_permission_nothing_is_kept_and_nobody_fails(reachable: Path) -> None:
+    closed = reachable / "closed"
     closed.mkdir()
-    tmp_path.chmod(0o755)
     closed.chmod(0o000)
-    for parent in list(tmp_path.parents)[:-2]:
-        if parent.stat().st_uid == os.getuid() and parent.name.startswith("pytest-"):
-            parent.chmod(parent.stat().st_mode | 0o055)
     try:
         run_as_user(
             NOT_ROOT
@@ -402,20 +407,16 @@ def test_without_permission_nothing_is_kept_and_nobody_fails(tmp_path: Path) -> 
         closed.chmod(0o700)
 
 
-def test_a_folder_that_can_only_be_read_is_read(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "store")
+def test_a_folder_that_can_only_be_read_is_read(reachable: Path) -> None:
+    disk = Disk(reachable / "store")
     disk.put(key("small"), artifact("small"))
     disk.put(key("large"), artifact("large", LARGE))
     disk.close()
-    for place, folders, names in os.walk(tmp_path / "store"):
+    for place, folders, names in os.walk(reachable / "store"):
         for name in [*folders, *names]:
             path = Path(place, name)
             path.chmod(0o555 if path.is_dir() else 0o444)
-    (tmp_path / "store").chmod(0o555)
-    for parent in [tmp_path, *tmp_path.parents]:
-        if parent.stat().st_uid == os.getuid() and "pytest-" in parent.name:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    tmp_path.chmod(0o755)
+    (reachable / "store").chmod(0o555)
     try:
         run_as_user(
             NOT_ROOT
@@ -431,11 +432,11 @@ def test_a_folder_that_can_only_be_read_is_read(tmp_path: Path) -> None:
             assert len(said) <= 2, said
             disk.close()
             """.replace("\n            ", "\n"),
-            str(tmp_path / "store"),
+            str(reachable / "store"),
             str(LARGE),
         )
     finally:
-        for place, _, _ in os.walk(tmp_path / "store"):
+        for place, _, _ in os.walk(reachable / "store"):
             os.chmod(place, 0o700)
 
 
@@ -448,8 +449,7 @@ IN_A_FULL_FILESYSTEM = """
     assert disk.stats().faults.get("disk full", 0) + disk.stats().faults.get("input/output error", 0) == 60 - len(kept)
     assert all(disk.get(key(n)) == artifact(n, 100_000) for n in kept)
     assert len(said) == len(disk.stats().faults), said
-    small = [n for n in range(20_000) if not disk.put(key(f"small {n}"), artifact(n, 1000))]
-    assert small, "even the index is full"
+    assert not all(disk.put(key(f"small {n}"), artifact(n, 1000)) for n in range(20_000)), "even the index is full"
     assert all(disk.get(key(n)) == artifact(n, 100_000) for n in kept)
     tiers = Tiers(Memory(), disk)
     assert tiers.put(key("result"), artifact("result", 100_000)), "memory keeps it"
