@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshkiln.engines.vecset import crop
 from meshkiln.engines.vecset.crop import FILL, SIZE, recentre, window
 from meshkiln.errors import BadPicture
 from training import sdf, testset
@@ -147,6 +150,35 @@ def test_a_shape_is_the_same_every_time_and_an_item_matches_its_picture() -> Non
 
 def test_turning_about_y_by_a_quarter_takes_z_to_x() -> None:
     assert np.allclose(turn(0, np.pi / 2) @ np.array([0, 0, 1]), [1, 0, 0], atol=1e-6)
+
+
+# --- the exported graphs --------------------------------------------------------------------------------------------
+
+WEIGHTS = Path(crop.__file__).parent / "weights"
+
+
+def test_the_weights_are_what_their_manifest_says_and_fit_the_wheel() -> None:
+    files = json.loads((WEIGHTS / "manifest.json").read_text())["files"]
+    assert set(files) == {p.name for p in WEIGHTS.iterdir() if p.suffix != ".json"}
+    for name, digest in files.items():
+        assert blake3((WEIGHTS / name).read_bytes()).hexdigest() == digest, name
+    assert sum((WEIGHTS / name).stat().st_size for name in files) <= 25e6
+
+
+def test_a_sphere_goes_through_the_autoencoder_and_comes_out_round() -> None:
+    """Ties down frame, sign and slope of the logits, and that latents leave one graph in the other's units."""
+    from training.evaluate import Weights
+
+    weights = Weights(WEIGHTS)
+    directions = np.random.default_rng(0).normal(size=(2048, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    features = weights.call("latents", z=weights.autoencode((directions * FILL).astype(np.float32), directions))
+    for radius, inside in ((0.3, True), (0.72, True), (0.88, False), (0.97, False)):
+        points = (directions[:512] * radius).astype(np.float32)[None]
+        logits = weights.call("query", features=features, points=points)
+        assert ((logits > 0) == inside).mean() > 0.97, radius
+    at_surface = weights.call("query", features=features, points=(directions[:512] * FILL).astype(np.float32)[None])
+    assert abs(float(np.median(at_surface))) < 1.0  # 1/60 of the frame
 
 
 # --- what needs torch -----------------------------------------------------------------------------------------------

@@ -42,28 +42,29 @@ class Weights:
         self.null = np.load(folder / "null.npy")
         self.manifest = json.loads((folder / "manifest.json").read_text())
 
-    def _call(self, graph: str, **inputs: F32) -> F32:
+    def call(self, graph: str, **inputs: F32) -> F32:
+        """The output of one graph, its inputs by name."""
         return np.asarray(self.run[graph].run(None, inputs)[0])
 
     def autoencode(self, points: F32, normals: F32) -> F32:
-        return self._call("shape_encoder", surface=np.concatenate([points, normals], 1)[None].astype(np.float32))
+        return self.call("shape_encoder", surface=np.concatenate([points, normals], 1)[None].astype(np.float32))
 
     def sample(self, rgba: NDArray[np.uint8], steps: int, guidance: float, seed: int = 0) -> F32:
         """Latents (1, L, D) of the picture's shape: Euler steps, classifier-free guidance."""
-        tokens = self._call("encoder", image=recentre(rgba)[None])
+        tokens = self.call("encoder", image=recentre(rgba)[None])
         both = np.concatenate([tokens, self.null[None]]) if guidance != 1 else tokens
         shape = (1, self.manifest["latents"], self.manifest["latent_dim"])
         x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
         for i in range(steps):
             n = len(both)
-            v = self._call("flow", x=x.repeat(n, 0), t=np.full(n, i / steps, np.float32), tokens=both)
+            v = self.call("flow", x=x.repeat(n, 0), t=np.full(n, i / steps, np.float32), tokens=both)
             x = x + (v[1:] + guidance * (v[:1] - v[1:]) if n == 2 else v) / np.float32(steps)
         return x
 
     def field(self, z: F32) -> F32:
         """Logits on the grid: (48, 48, 48), indexed x, y, z."""
-        features = self._call("latents", z=z)
-        parts = [self._call("query", features=features, points=p[None]) for p in np.array_split(POINTS, 14)]
+        features = self.call("latents", z=z)
+        parts = [self.call("query", features=features, points=p[None]) for p in np.array_split(POINTS, 14)]
         return np.concatenate(parts, 1).reshape(GRID, GRID, GRID)
 
 
