@@ -79,7 +79,7 @@ class Index:
         self._gate = threading.Condition()  # guards the pool
         self._pool: list[sqlite3.Connection] = []
         self._borrowed = 0
-        self._paused = self._closed = False
+        self._paused = self.closed = False
         self._write_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
 
@@ -133,7 +133,7 @@ class Index:
         """Close every connection once the statements that are running have ended."""
         with self._write_lock:
             self._pause()
-            self._closed = True
+            self.closed = True
             self._resume()
 
     def _bound_log(self, writer: sqlite3.Connection) -> None:
@@ -174,7 +174,7 @@ class Index:
         # Not memory-mapped: that makes a read among 10⁶ artifacts 9 % cheaper while nobody writes, but every commit
         # drops the mapping, after which it is 25 % dearer; and a disk that fails to read a mapped page kills the
         # process, where now it costs a miss.
-        if self._closed:
+        if self.closed:
             raise sqlite3.ProgrammingError("the store is closed")
         if self._unusable is not None:
             raise self._unusable

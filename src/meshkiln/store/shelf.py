@@ -144,7 +144,8 @@ class Shelf:
                 with self.index.writing(wait) as connection:
                     self._flush(connection)
         except MEDIUM as error:
-            if reason(error) != "busy":
+            # Nor is it a fault that the store was closed before the thread that flushes came round.
+            if reason(error) != "busy" and not self.index.closed:
                 self.fault(error)
         finally:
             self._flushing = False

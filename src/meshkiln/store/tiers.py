@@ -31,7 +31,7 @@ class ReadCost:
     at once may lose one report, which an average bears.
     """
 
-    def __init__(self, per_read: float = 50e-6, per_byte: float = 0.5e-9) -> None:
+    def __init__(self, per_read: float = 20e-6, per_byte: float = 0.3e-9) -> None:
         self.per_read, self.per_byte = per_read, per_byte
 
     def of(self, size: int) -> float:
