@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 import toy
+from meshkiln.engines.base import Engine
 from meshkiln.gateway.serve import Server
 from meshkiln.settings import Settings
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a server whose store and jobs are in `folder`."""
+def serving(folder: Path, kinds: Mapping[str, Engine] | None = None, **settings: Any) -> Iterator[httpx.Client]:
+    """A client of a server whose store and jobs are in `folder`. kinds : its engines; None is the toy alone"""
     chosen = {"engine": "toy", "workers": 1, "port": 0, "shutdown_seconds": 5.0, **settings}
     made = Settings(cache_dir=str(folder / "cache"), data_dir=str(folder / "data"), **chosen)
-    server = Server(made, {"toy": toy.ENGINE})
+    server = Server(made, {"toy": toy.ENGINE} if kinds is None else kinds)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -4,21 +4,26 @@
     GET /status/{uid}   → processing | texturing | completed + model_base64 | error
     GET /health         → healthy
 
-Field names are those servers'; ranges are the union of what the 2.0 add-on sends (20 to 50 steps) and what the 2.1
-schema allows (1 to 20); defaults are the 2.1 schema's. A field that the serving engine has no parameter for has no
-effect. What those servers get wrong is right here: an unknown uid is 404, a failed job says so, and nothing blocks.
+Field names are those servers'. Defaults are the 2.1 schema's, which are the 2.0 server's but for octree_resolution (128
+there; its add-on always sends one). Ranges hold what the 2.0 add-on sends (20 to 50 steps) and what the 2.1 schema
+allows (1 to 20). A field that the serving engine has no parameter for has no effect, and one that nobody knows is
+passed over, as both servers do. What those servers get wrong is right here: an unknown uid is 404, a failed job says
+so, and nothing blocks. As there, `obj` is one text file: its picture is in our archive only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import uuid
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from blake3 import blake3
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -34,7 +39,7 @@ FIELDS: Mapping[str, Parameter] = {
     "seed": Parameter("seed", 1234, "which noise", 0, 2**32 - 1),
     "octree_resolution": Parameter("octree_resolution", 256, "grid resolution", 16, 512),
     "num_inference_steps": Parameter("num_inference_steps", 5, "sampling steps", 1, 100),
-    "guidance_scale": Parameter("guidance_scale", 5.0, "classifier-free guidance", 0.1, 20.0),
+    "guidance_scale": Parameter("guidance_scale", 5.0, "classifier-free guidance", 0.0, 20.0),
     "num_chunks": Parameter("num_chunks", 8000, "queries per call; changes no result", 1, 10_000_000),
     "face_count": Parameter("face_count", 40000, "most triangles", 100, 2_000_000),
     "remove_background": Parameter("remove_background", True, "cut the subject out"),
@@ -88,7 +93,12 @@ def wanted(document: object, engine: Engine, default_engine: str) -> Wanted:
         except BadParameter as error:
             raise Problem(422, "bad-parameter", "A parameter is unknown or out of range", str(error)) from None
     known = {parameter.name: parameter for parameter in engine.parameters}
-    parameters: dict[str, Any] = {ours: values[theirs] for theirs, ours in _NAMES.items() if ours in known}
+    parameters: dict[str, Any] = {}
+    for theirs, value in values.items():
+        # An engine in front of their servers calls its parameters as they do.
+        ours = theirs if theirs in known else _NAMES.get(theirs)
+        if ours in known:
+            parameters[ours] = value
     if "matte" in known and not values["remove_background"]:
         parameters["matte"] = "alpha"
     return Wanted(decoded(pictures[0]), Ask(default_engine, parameters))
@@ -97,6 +107,7 @@ def wanted(document: object, engine: Engine, default_engine: str) -> Wanted:
 def add_routes(app: FastAPI, gateway: Gateway) -> None:
     """Add their routes to the application."""
     service = gateway.service
+    model = model_name(service.kiln(gateway.settings.engine).engine)
 
     async def read(request: Request) -> Wanted:
         # Base64 makes four bytes of three.
@@ -117,11 +128,12 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
             asked = await read(request)
             stored = await asyncio.to_thread(service.stored, asked.ask, asked.picture)
             if stored is not None:
-                return _file(Artifact(stored.data, stored.digest, stored.cost, stored.media_type))
+                return await _file(stored.data, stored.media_type)
             job = await accepted(request, asked)
             while not job.done:
                 job = await service.wait(job, 60.0)
-            return _file(await _artifact(gateway, job))
+            artifact = await _artifact(gateway, job)
+            return await _file(artifact.data, artifact.media_type)
         except (Problem, MeshkilnError) as error:
             return _refusal(problem_of(error))
 
@@ -139,7 +151,7 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
             job = await gateway.job(uuid.UUID(uid).hex)
         except (ValueError, Problem):
             problem = not_found(f"no job has the uid {uid!r}")
-            return JSONResponse({"status": "error", "message": problem.detail, **problem.document()}, 404)
+            return JSONResponse({**problem.document(), "status": "error", "message": problem.detail}, 404)
         if not job.done:
             return JSONResponse({"status": "processing"})
         try:
@@ -147,12 +159,19 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
         except (Problem, MeshkilnError) as error:
             told = problem_of(error)
             return JSONResponse({"status": "error", "message": told.detail or told.title})
-        encoded = await asyncio.to_thread(base64.b64encode, artifact.data)
+        data, _ = await asyncio.to_thread(_one_file, artifact.data, artifact.media_type)
+        encoded = await asyncio.to_thread(base64.b64encode, data)
         return JSONResponse({"status": "completed", "model_base64": encoded.decode()})
 
     @app.get("/health", tags=["Hunyuan3D"], summary="Whether the server is well")
     async def health() -> Response:
-        return JSONResponse({"status": "healthy", "worker_id": gateway.settings.engine})
+        return JSONResponse({"status": "healthy", "worker_id": gateway.settings.engine, "model": model})
+
+
+def model_name(engine: Engine) -> str:
+    """A name that changes when what `engine` computes does: the model that /health tells whoever keeps its answers."""
+    prints = json.dumps([stage.fingerprint for stage in engine.stages])
+    return f"{engine.name}-{blake3(prints.encode()).hexdigest()[:16]}"
 
 
 async def _artifact(gateway: Gateway, job: Job) -> Artifact:
@@ -166,8 +185,17 @@ async def _artifact(gateway: Gateway, job: Job) -> Artifact:
     raise Problem(409, "cancelled", "The generation was cancelled")
 
 
-def _file(artifact: Artifact) -> Response:
-    return Response(artifact.data, media_type=artifact.media_type)
+async def _file(data: bytes, media_type: str) -> Response:
+    content, kind = await asyncio.to_thread(_one_file, data, media_type)
+    return Response(content, media_type=kind)
+
+
+def _one_file(data: bytes, media_type: str) -> tuple[bytes, str]:
+    """The file their clients expect, and its media type: of an OBJ in an archive with its picture, the OBJ alone."""
+    if media_type != "application/zip":
+        return data, media_type
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read("mesh.obj"), "model/obj"
 
 
 def _refusal(problem: Problem) -> Response:
