@@ -190,7 +190,7 @@ class Load:
             lines.append(f'local file = io.open("{body}", "rb"); wrk.body = file:read("*all"); file:close()')
         script = self.folder / "load.lua"
         script.write_text(SCRIPT % (method, "\n".join(lines), pause))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds or self.seconds:g}s", "--timeout", "30s"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds or self.seconds))}s", "--timeout", "30s"]
         command += ["-s", str(script), f"http://127.0.0.1:{port}{path}"]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         figures: dict[str, float] = json.loads(out.split("FIGURES ", 1)[1].splitlines()[0])

@@ -43,7 +43,7 @@ class HostGuard:
                 host = value
             elif name == b"origin":
                 origin = value
-        if host is None or not self._serves(host):
+        if host is None or not self.serves(host):
             await refuse(send, Problem(403, "foreign-host", "This host name is not served", _hint(host)))
             return
         if origin is None:
@@ -58,7 +58,8 @@ class HostGuard:
             detail = "set cors_origins to let pages of other origins call"
             await refuse(send, Problem(403, "foreign-origin", "Pages of this origin may not call", detail))
 
-    def _serves(self, host: bytes) -> bool:
+    def serves(self, host: bytes) -> bool:
+        """Whether a Host header names this server."""
         known = self._known.get(host)
         if known is None:
             known = self._judge(host.decode("latin-1").lower())

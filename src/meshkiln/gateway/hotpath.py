@@ -1,9 +1,12 @@
-"""Stored answers without the web framework: a raw ASGI callable in front of it.
+"""Stored answers without the web framework: a raw ASGI callable in front of it, and a shortcut in front of that.
 
 Two things are answered here: `GET|HEAD /v1/artifacts/{key}` whose bytes are in the store, and `POST /v1/generations` of
 a picture as the body whose mesh is stored, for a file and a query that were answered before. Everything else goes on to
-the framework unchanged. What is remembered here are heads and documents, never an artifact's bytes, and it is trusted
-only while the artifact is in the store.
+the framework unchanged. A plain GET of what memory holds, by far the most frequent request, does not even become an
+ASGI call: `shortcut` gives the connection the bytes to send.
+
+What is remembered here are heads and documents, never an artifact's bytes, and it is trusted only while the artifact is
+in the store.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,16 +39,23 @@ LARGE = 2**19
 """A body of more bytes is hashed on a thread: half a millisecond is all that others may be held up for."""
 _ARTIFACTS = "/v1/artifacts/"
 _CONDITIONS = frozenset((b"if-none-match", b"range", b"if-range"))
+_NOT_PLAIN = _CONDITIONS | {b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade"}
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """How an artifact's answers begin. digest : of the artifact they are of"""
+    """How an artifact's answers begin: as ASGI messages, and as bytes that want a date and an empty line.
 
+    digest : of the artifact they are of
+    """
+
+    key: Key
     digest: Digest
     etag: bytes
     whole: Message
     unchanged: Message
+    whole_bytes: bytes
+    unchanged_bytes: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +69,19 @@ class Known:
 
 
 class HotPath:
-    """Answers what is stored; hands everything else to `app`."""
+    """Answers what is stored; hands everything else to `app`.
+
+    serves : whether a Host header is one of ours; asked by the shortcut, which no guard stands in front of
+    """
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self.app = app
+        self.serves: Callable[[bytes], bool] = lambda host: False
         self.gateway = gateway
         self.store = gateway.store
         self.limit = gateway.settings.body_bytes
         self._documents: OrderedDict[tuple[bytes, bytes], Known] = OrderedDict()
-        self._heads: OrderedDict[str, tuple[Key, Heads | None]] = OrderedDict()
+        self._heads: OrderedDict[bytes, Heads] = OrderedDict()
         # A look into memory takes less than a microsecond; the disk is asked on a thread.
         memory = self.store.memory if isinstance(self.store, Tiers) else self.store
         self._at_hand: Callable[[object], bool] = memory.__contains__ if memory.name == "memory" else lambda key: False
@@ -85,28 +99,27 @@ class HotPath:
         await self.app(scope, receive, send)
 
     async def _artifact(self, name: str, scope: Scope, send: Send) -> bool:
-        known = self._heads.get(name)
-        if known is None:
-            try:
-                # fromhex alone would let spaces pass.
-                key = Key(bytes.fromhex(name)) if len(name) == 64 and name.isalnum() else None
-            except ValueError:
-                key = None
-            if key is None:
-                return False
-            heads = None
-        else:
-            key, heads = known
+        try:
+            # fromhex alone would let spaces pass.
+            key = Key(bytes.fromhex(name)) if len(name) == 64 and name.isalnum() else None
+        except ValueError:
+            key = None
+        if key is None:
+            return False
+        url = b"/v1/artifacts/" + name.encode()
+        heads = self._heads.get(url)
         artifact: Artifact | None
         if self._at_hand(key):
             artifact = self.store.get(key)
         else:
             artifact = await asyncio.to_thread(self.store.get, key)
         if artifact is None:
-            self._heads.pop(name, None)
+            self._heads.pop(url, None)
             return False
         if heads is None or heads.digest != artifact.digest:
-            heads = self._prepared(name, key, artifact)
+            heads = self._heads[url] = _heads(name, key, artifact)
+            if len(self._heads) > HEADS:
+                self._heads.popitem(last=False)
         requests = self.gateway.metrics.requests
         if scope["method"] == "GET":
             condition = None
@@ -130,20 +143,32 @@ class HotPath:
         requests["/v1/artifacts/{key}", str(found.status)] += 1
         return True
 
-    def _prepared(self, name: str, key: Key, artifact: Artifact) -> Heads:
-        whole = answer("GET", {}, f"mesh-{name[:12]}", artifact)
-        etag = dict(whole.headers)[b"etag"]
-        unchanged = answer("GET", {b"if-none-match": etag}, "", artifact)
-        heads = Heads(
-            artifact.digest,
-            etag,
-            {"type": "http.response.start", "status": whole.status, "headers": whole.headers},
-            {"type": "http.response.start", "status": unchanged.status, "headers": unchanged.headers},
-        )
-        self._heads[name] = (key, heads)
-        if len(self._heads) > HEADS:
-            self._heads.popitem(last=False)
-        return heads
+    def shortcut(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
+        """What to send for a plain GET of an artifact that memory holds: a head without its end, and the body.
+
+        None for everything else, which is then asked for in the ordinary way.
+        """
+        heads = self._heads.get(url)
+        if heads is None:
+            return None
+        host, unchanged = None, False
+        for name, value in headers:
+            if name == b"host":
+                host = value
+            elif name in _NOT_PLAIN:
+                if name != b"if-none-match" or value != heads.etag:
+                    return None
+                unchanged = True
+        if host is None or not self.serves(host) or not self._at_hand(heads.key):
+            return None
+        artifact = self.store.get(heads.key)
+        if artifact is None or artifact.digest != heads.digest:
+            return None
+        if unchanged:
+            self.gateway.metrics.requests["/v1/artifacts/{key}", "304"] += 1
+            return heads.unchanged_bytes, b""
+        self.gateway.metrics.requests["/v1/artifacts/{key}", "200"] += 1
+        return heads.whole_bytes, artifact.data
 
     async def _generation(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -187,6 +212,26 @@ class HotPath:
         self._documents[name] = Known(result.key, head, body, result.saved)
         if len(self._documents) > DOCUMENTS:
             self._documents.popitem(last=False)
+
+
+def _heads(name: str, key: Key, artifact: Artifact) -> Heads:
+    whole = answer("GET", {}, f"mesh-{name[:12]}", artifact)
+    etag = dict(whole.headers)[b"etag"]
+    unchanged = answer("GET", {b"if-none-match": etag}, "", artifact)
+    return Heads(
+        key,
+        artifact.digest,
+        etag,
+        {"type": "http.response.start", "status": 200, "headers": whole.headers},
+        {"type": "http.response.start", "status": 304, "headers": unchanged.headers},
+        b"HTTP/1.1 200 OK\r\n" + lines(whole.headers),
+        b"HTTP/1.1 304 Not Modified\r\n" + lines(unchanged.headers),
+    )
+
+
+def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
 _EMPTY: Message = {"type": "http.response.body", "body": b""}

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from meshkiln.errors import UnknownEngine
 from meshkiln.flights import Flight, Flights
 from meshkiln.gateway import hunyuan3d
 from meshkiln.gateway.app import Counted, make_app
-from meshkiln.gateway.connection import Connection, judge
+from meshkiln.gateway.connection import Connection, Shortcut, judge
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
@@ -43,9 +44,10 @@ from meshkiln.workers.processes import Pool
 T = TypeVar("T")
 
 
-def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tuple[ASGIApp, Service]:
-    """The whole server as one ASGI application, whose lifespan opens and closes everything; and the service in it.
+def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tuple[ASGIApp, Service, Shortcut | None]:
+    """The whole server as one ASGI application, whose lifespan opens and closes everything; and parts of it.
 
+    The parts are the service, and what connections may ask before they ask the application.
     kinds : engines to serve, by name; None is all that are registered
     Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there.
     """
@@ -97,16 +99,19 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     framework = make_app(gateway, lifespan)
     hunyuan3d.add_routes(framework, gateway)
     app: ASGIApp = Counted(framework, gateway.metrics.requests)
-    if settings.hot_path:
-        app = HotPath(app, gateway)
-    return HostGuard(app, settings.host, settings.allowed_hosts, settings.cors_origins), service
+    hot = HotPath(app, gateway) if settings.hot_path else None
+    guard = HostGuard(hot or app, settings.host, settings.allowed_hosts, settings.cors_origins)
+    if hot is None:
+        return guard, service, None
+    hot.serves = guard.serves
+    return guard, service, hot.shortcut
 
 
 class Server(uvicorn.Server):
     """The HTTP server: looks after its connections, and lets the service know at once when it is to stop."""
 
     def __init__(self, settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
-        app, self.service = build(settings, kinds)
+        app, self.service, shortcut = build(settings, kinds)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -115,7 +120,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 loop="uvloop",
-                http=Connection,
+                http=partial(Connection, shortcut),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 # A header that anybody can send tells nothing of who asks.
