@@ -48,8 +48,10 @@ def test_a_frame_in_pieces_with_signals_between_them_is_whole(ends: tuple[socket
     before = signal.signal(signal.SIGUSR1, lambda number, where: None)
     try:
         reader.start()
+        beat = threading.Event()
         for first in range(0, len(frame), 50_000):
             ours.sendall(frame[first : first + 50_000])
+            beat.wait(0.002)  # more often than not the reader is in the middle of its read by then
             if reader.is_alive() and reader.ident is not None:
                 signal.pthread_kill(reader.ident, signal.SIGUSR1)  # a read that has begun returns what it has
         reader.join(30)
