@@ -64,8 +64,8 @@ def open_folder(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Ind
 def _open(generation: Path, max_bytes: int) -> tuple[Path, Index, Files]:
     files = Files(generation)
     files.make()
-    # The log counts as overshoot: up to 3 % of the bound (half as much again as this), within what is sensible.
-    index = Index(generation / "index.sqlite", wal_bytes=min(16 * 2**20, max_bytes // 50))
+    # The log counts as overshoot: some 2.5 % of the bound (half as much again as this), within what is sensible.
+    index = Index(generation / "index.sqlite", wal_bytes=min(16 * 2**20, max_bytes // 64))
     try:
         index.create()
         with index.reading() as connection:

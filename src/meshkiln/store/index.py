@@ -5,9 +5,10 @@ cheap. Killing a process loses nothing that was committed; a power cut may lose 
 consistency (https://www.sqlite.org/pragma.html#pragma_synchronous).
 
 One connection writes, behind a lock; readers borrow from a pool that grows to the number of threads reading at once.
-`benchmarks/disk_store.py` has the figures: next to a connection per thread the pool costs nothing that can be
-measured and its size does not depend on how many threads have come by; one shared connection would make readers
-wait for writers.
+Beside a busy writer four readers get as much from it as from a connection per thread (whose number would grow with the
+threads that come by) and a fifth more than from one connection shared by all; a single reader would be served best by
+the shared one, which sees its own writes without dropping its cache, but would wait for every checkpoint's fsync
+(`benchmarks/disk_store.py`, "connections").
 """
 
 from __future__ import annotations
