@@ -36,18 +36,19 @@ class Connection(HttpToolsProtocol):
         self._shortcut = shortcut
         self._answered = False
         self._head_bytes = 0
-        self._in_head = True
+        self._in_head = False
         self._since = self.loop.time()
         self._unsent, self._unsent_since = 0, 0.0
 
     def data_received(self, data: bytes) -> None:
         """As the server's, with a bound on heads."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES and (self._head_bytes > 2 * HEAD_BYTES or len(data) < HEAD_BYTES // 4):
-                self.refuse(Problem(431, "head-too-large", "The request's head is too large"))
-                return
+        within = self._in_head
         super().data_received(data)
+        # What a head begins with may share its piece with the end of a body, and is not counted.
+        if within and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.refuse(Problem(431, "head-too-large", "The request's head is too large"))
 
     def on_message_begin(self) -> None:
         # What the server's own does besides is put off until it is needed.
@@ -123,7 +124,7 @@ class Connection(HttpToolsProtocol):
         # The server's own timer closes kept-alive connections; it stops at the next byte, whatever that is.
         without = self._in_head or self.cycle is None or self.cycle.response_complete
         if without and self.timeout_keep_alive_task is None and now - self._since > HEAD_SECONDS:
-            if self._in_head and self._head_bytes:
+            if self._in_head:
                 self.refuse(Problem(408, "too-slow", "The request's head took too long to arrive"))
             else:
                 self.transport.close()

@@ -25,6 +25,8 @@ _KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.DeadlinePassed, 504, "deadline-passed", "The deadline passed before the result was ready"),
     (errors.Cancelled, 409, "cancelled", "The generation was cancelled"),
     (errors.PoisonedTask, 422, "poisoned", "This picture makes the workers fail"),
+    (errors.UpstreamFailed, 502, "upstream-failed", "The servers that make meshes failed"),
+    (errors.UpstreamsDown, 503, "upstreams-down", "No server that makes meshes is in service"),
     (errors.StageFailed, 500, "stage-failed", "A stage failed"),
     (errors.StoreError, 503, "storage", "The request cannot be kept"),
 )
@@ -57,7 +59,7 @@ def problem_of(error: Exception) -> Problem:
     for kind, status, name, title in _KINDS:
         if isinstance(error, kind):
             headers = {}
-            if isinstance(error, errors.QueueFull):
+            if isinstance(error, errors.QueueFull | errors.UpstreamsDown):
                 headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
             return Problem(status, name, title, str(error), headers)
     return Problem(500, "internal", "The server failed", "the server's log tells more")

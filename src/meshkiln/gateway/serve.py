@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from meshkiln.engines import upstream
 from meshkiln.engines.base import Engine, engines
 from meshkiln.errors import UnknownEngine
 from meshkiln.flights import Flight, Flights
@@ -40,6 +41,10 @@ from meshkiln.store.disk import Disk
 from meshkiln.store.memory import Memory
 from meshkiln.store.tiers import Tiers
 from meshkiln.workers.processes import Pool
+from meshkiln.workers.task import Runner
+
+JUDGED = 50
+"""Tenths of a second between looks at what connections are up to."""
 
 T = TypeVar("T")
 
@@ -49,9 +54,21 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
 
     The parts are the service, and what connections may ask before they ask the application.
     kinds : engines to serve, by name; None is all that are registered
-    Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there.
+    Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there, NoUpstreams.
     """
-    kinds = engines() if kinds is None else kinds
+    kinds = dict(engines() if kinds is None else kinds)
+    kinds.pop(upstream.NAME, None)
+    upstreams = None
+    if settings.upstreams or settings.engine == upstream.NAME:
+        from meshkiln.engines.upstream.upstreams import Upstreams
+
+        kinds[upstream.NAME] = upstream.engine_of(settings)
+        upstreams = Upstreams(
+            settings.upstreams,
+            concurrency=settings.upstream_concurrency,
+            timeout=settings.stage_seconds,
+            polling=settings.upstream_polling,
+        )
     if settings.engine not in kinds:
         raise UnknownEngine(f"no engine is called {settings.engine!r}; there are {', '.join(kinds)}")
     jobs = Jobs(jobs_folder(settings), settings.retention_seconds)
@@ -59,7 +76,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     workers = settings.workers or len(os.sched_getaffinity(0))
     pool = Pool(
         workers,
-        preload=kinds[settings.engine].stages,
+        preload=() if settings.engine == upstream.NAME else kinds[settings.engine].stages,
         timeout=settings.stage_seconds,
         memory=settings.worker_bytes,
         # Admission is the service's, which knows whole generations: what it accepted is not refused half way.
@@ -70,13 +87,23 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     )
     leases = store.leases if isinstance(store, Tiers | Disk) else None
     flights = Flights(leases=leases) if settings.single_flight else Alone()
-    kilns = {name: Kiln(kind, store, flights=flights, runner=pool.run) for name, kind in kinds.items()}
+    runners: dict[str, Runner] = {}
+    lanes = workers
+    if upstreams is not None:
+        from meshkiln.workers.remote import remote
+
+        runners[upstream.NAME] = remote(upstreams, pool)
+        if settings.engine == upstream.NAME:
+            lanes = len(upstreams.stats()) * settings.upstream_concurrency
+    kilns = {
+        name: Kiln(kind, store, flights=flights, runner=runners.get(name, pool.run)) for name, kind in kinds.items()
+    }
     service = Service(
         kilns,
         store,
         pool,
         jobs,
-        workers,
+        lanes,
         settings.queue_seconds,
         settings.queue_generations,
         joining=settings.single_flight,
@@ -92,6 +119,8 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
             until = time.monotonic() + settings.shutdown_seconds
             await service.stop(settings.shutdown_seconds)
             # What is still being computed belongs to jobs that go on at the next start.
+            if upstreams is not None:
+                await asyncio.to_thread(upstreams.close)
             await asyncio.to_thread(pool.close, max(0.0, until - time.monotonic()))
             await asyncio.to_thread(store.close)
             jobs.close()
@@ -134,7 +163,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        if counter % 50 == 49:
+        if counter % JUDGED == 0:
             judge(self.server_state.connections)
         return await super().on_tick(counter)
 
@@ -144,13 +173,16 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(settings: Settings) -> None:
-    """Serve until told to stop: SIGTERM or SIGINT once; a second SIGINT stops at once. Raises MeshkilnError."""
+def run(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
+    """Serve until told to stop: SIGTERM or SIGINT once; a second SIGINT stops at once. Raises MeshkilnError.
+
+    kinds : engines to serve, by name; None is all that are registered
+    """
     _many_connections()
     # The server raises the signal again once it has stopped: that is then the end, and no failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(settings).run()
+        Server(settings, kinds).run()
 
 
 class Alone(Flights):

@@ -1,0 +1,69 @@
+"""A toy engine whose `grow` waits at a gate, so that a test decides when a worker goes on. Works across processes.
+
+The gate is a folder: `open` in it lets everybody through; who waits and who passed leaves a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import toy
+from meshkiln.engines.base import Engine, Work
+
+
+class Gate:
+    """The test's side of the gate."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ticks = itertools.count()
+        for name in ("waiting", "passed"):
+            (folder / name).mkdir(parents=True)
+        os.environ["TEST_GATE"] = str(folder)
+
+    def open(self) -> None:
+        (self.folder / "open").touch()
+
+    def close(self) -> None:
+        (self.folder / "open").unlink()
+
+    def waiting(self) -> int:
+        return len(os.listdir(self.folder / "waiting"))
+
+    def passed(self) -> list[str]:
+        paths = (self.folder / "passed").iterdir()
+        return [path.read_text() for path in sorted(paths, key=lambda path: int(path.name))]
+
+    def tick(self) -> int:
+        return next(self._ticks)
+
+    def engine(self) -> Engine:
+        """The toy engine with its `smooth` behind the gate."""
+        stages = [replace(s, compute="gate:wait") if s.name == "smooth" else s for s in toy.ENGINE.stages]
+        return replace(toy.ENGINE, stages=tuple(stages))
+
+
+def wait(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
+    folder = Path(os.environ["TEST_GATE"])
+    names = [bytes(work.inputs[0]["pixels"]).decode() for work in batch]
+    marks = [folder / "waiting" / f"{os.getpid()}-{index}" for index in range(len(batch))]
+    for mark in marks:
+        mark.touch()
+    try:
+        while not (folder / "open").exists():
+            time.sleep(0.005)
+            for work in batch:
+                work.report(0, 1)  # notices that nobody waits any more
+        for name in names:
+            (folder / "passed" / str(time.monotonic_ns())).write_text(name)
+    finally:
+        for mark in marks:
+            mark.unlink()
+    return toy.smooth(batch)

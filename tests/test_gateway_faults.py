@@ -1,0 +1,290 @@
+"""What breaks: workers and servers killed under load, clients that stall, stop half way or send nonsense."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from meshkiln.gateway import connection, serve, uploads
+from meshkiln.keys import digest
+from serving import serving, until
+
+PNG = {"content-type": "image/png"}
+HERE = Path(__file__).parent
+
+
+class Victim:
+    """A server process that comes back on the same port and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            self.port = one.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        path = f"import sys; sys.path[:0] = {[str(HERE), *filter(None, sys.path)]!r}; import toy_server; "
+        command = [sys.executable, "-c", f"{path}toy_server.main({str(self.folder)!r}, {self.port})"]
+        self.process = subprocess.Popen(command)
+        until(self.ready)
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, "the server did not start"
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        return False
+
+    def workers(self) -> list[int]:
+        children: list[int] = []
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children += map(int, (thread / "children").read_text().split())
+        return children
+
+    def stop(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+class Load:
+    """Clients that post new pictures until told to stop, and keep what they were promised."""
+
+    def __init__(self, url: str, clients: int = 3) -> None:
+        self.url = url
+        self.accepted: list[str] = []
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self.post, args=(client,)) for client in range(clients)]
+
+    def post(self, client: int) -> None:
+        number = 0
+        with httpx.Client(base_url=self.url, timeout=20) as http:
+            while not self.stopped.is_set():
+                number += 1
+                picture = f"{client}-{number}".encode()
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = http.post("/v1/generations?steps=2", content=picture, headers=PNG)
+                    if answer.status_code == 202:
+                        self.accepted.append(answer.headers["location"])
+                self.stopped.wait(0.02)
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def victim(folder: Path) -> Iterator[Victim]:
+    made = Victim(folder)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def settle(url: str, accepted: list[str]) -> dict[str, int]:
+    """How the accepted jobs ended, each checked."""
+    ends: dict[str, int] = {}
+    with httpx.Client(base_url=url, timeout=30) as http:
+        for location in accepted:
+            until(lambda location=location: http.get(location).json()["state"] in ("succeeded", "failed"), 120)
+            job = http.get(location).json()
+            ends[job["state"]] = ends.get(job["state"], 0) + 1
+            if job["state"] == "failed":
+                assert job["error"]["title"], job
+                assert job["error"]["detail"], job
+                continue
+            artifact = http.get(job["links"]["artifact"])
+            assert digest(artifact.content).hex() == job["digest"] == artifact.headers["etag"].strip('"')
+    return ends
+
+
+def kill_at_random(folder: Path, kills: int, seed: int) -> None:
+    choice = random.Random(seed)
+    with victim(folder) as server:
+        with Load(server.url) as load:
+            for number in range(kills):
+                until(lambda seen=len(load.accepted): len(load.accepted) > seen)
+                time.sleep(choice.uniform(0, 0.1))  # any moment will do: that is the point
+                workers = server.workers()
+                if number % 4 == 3 or not workers:
+                    server.stop(signal.SIGKILL)
+                    server.start()
+                else:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(choice.choice(workers), signal.SIGKILL)
+        assert len(load.accepted) >= kills
+        ends = settle(server.url, load.accepted)
+        assert ends.get("succeeded", 0) > len(load.accepted) * 0.8, ends
+
+
+def test_what_was_accepted_survives_killed_workers_and_servers(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 8, 1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_hundred_and_twenty_kills_lose_nothing(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 120, 2)
+
+
+def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
+    with victim(tmp_path) as server:
+        with Load(server.url) as load:
+            until(lambda: len(load.accepted) > 30)
+            waiting = httpx.Client(timeout=30)
+            stream = waiting.stream("GET", server.url + load.accepted[-1] + "/events")
+            with stream as events:
+                started = time.monotonic()
+                assert server.stop(signal.SIGTERM) == 0
+                assert time.monotonic() - started < 1.0 + 10
+                assert events.read() is not None  # let go, not cut off
+        server.start()
+        assert settle(server.url, load.accepted) == {"succeeded": len(load.accepted)}
+
+
+# Clients.
+
+
+def talk(http: httpx.Client, sent: bytes, close: bool = False) -> bytes:
+    """What the server says to `sent` until it closes the connection."""
+    with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=30) as connected:
+        connected.sendall(sent)
+        if close:
+            return b""
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := connected.recv(65536):
+                said += piece
+        return said
+
+
+@pytest.fixture(scope="module")
+def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "HEAD_SECONDS", 0.5)
+        patch.setattr(uploads, "RECEIVE_SECONDS", 0.5)
+        patch.setattr(serve, "JUDGED", 1)
+        folder = tmp_path_factory.mktemp("faults")
+        with serving(folder, body_bytes=100_000, upload_bytes=250_000) as client:
+            yield client
+
+
+HEAD = b"POST /v1/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: "
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", None),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-", 408),
+        (b"\r\n\r\n", None),
+        (HEAD + b"50\r\n\r\nhalf a body", 408),
+        (HEAD + b"200000\r\n\r\nx", 413),
+        (HEAD + b"many\r\n\r\nx", 400),
+        (HEAD + b"-5\r\n\r\nx", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: " + b"a" * 200_000, 431),
+        (b"GET /" + b"a" * 200_000, 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET \xff\xfe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"GET http://[ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", None),
+        (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", None),
+        (b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 403),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://[\r\nConnection: close\r\n\r\n", 403),
+        (
+            b"GET /v1/generations/x/events HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: \xb2\r\n"
+            b"Connection: close\r\n\r\n",
+            404,
+        ),
+        (
+            b"POST /v1/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nConnection: close\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"4000\r\n" + b"x" * 0x4000 + b"\r\n" * 1 + b"zz\r\n",
+            400,
+        ),
+    ],
+)
+def test_stalling_half_and_malformed_requests_are_told_and_closed(
+    http: httpx.Client, sent: bytes, status: int | None
+) -> None:
+    said = talk(http, sent)
+    if status is not None:
+        assert said.split(b" ", 2)[1] == b"%d" % status, said[:200]
+        assert b"application/problem+json" in said
+    assert http.get("/healthz").status_code == 200
+
+
+def test_bodies_are_bounded_together(http: httpx.Client) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            held = stack.enter_context(socket.create_connection((http.base_url.host, http.base_url.port or 80)))
+            held.sendall(HEAD + b"90000\r\n\r\n" + b"x" * 80_000)
+        until(lambda: http.post("/v1/generations", content=b"y" * 60_000, headers=PNG).status_code == 503)
+    # Those who left give back what they held.
+    until(lambda: http.post("/v1/generations?wait=20", content=b"z" * 60_000, headers=PNG).status_code == 200)
+
+
+def test_who_leaves_while_waiting_leaves_the_generation_alone(http: httpx.Client) -> None:
+    body = b"left alone"
+    talk(http, HEAD.replace(b"generations", b"generations?wait=20") + b"%d\r\n\r\n%b" % (len(body), body), close=True)
+    answer = http.post("/v1/generations?wait=20", content=body, headers=PNG).json()
+    assert answer["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/v1/artifacts/../../../etc/passwd"]
+)
+def test_there_is_no_way_out_of_the_api(http: httpx.Client, path: str) -> None:
+    said = talk(http, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    assert said.split(b" ", 2)[1] == b"404"
+    assert b"root:" not in said
+
+
+def idle(http: httpx.Client, count: int) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(socket.create_connection((http.base_url.host, http.base_url.port or 80)))
+        assert http.get("/healthz").status_code == 200
+        body = b"beside %d idle ones" % count
+        assert http.post("/v1/generations?wait=30", content=body, headers=PNG).json()["state"] == "succeeded"
+
+
+def test_idle_connections_do_not_keep_others_out(http: httpx.Client) -> None:
+    idle(http, 500)
+
+
+@pytest.mark.soak
+def test_ten_thousand_idle_connections(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Both ends of each connection are this process's.
+    if before[1] < 20_000:
+        pytest.skip(f"{before[1]} open files are allowed; 10,000 connections with both ends here need 20,000")
+    count = min(10_000, (before[1] - 500) // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        with serving(tmp_path) as client:
+            idle(client, count)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

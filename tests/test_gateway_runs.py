@@ -1,0 +1,217 @@
+"""Turns, runs and admission: fair between clients, one run for one request, refusals that say when to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import toy
+from gate import Gate
+from meshkiln.gateway.job import Ask, Job
+from meshkiln.gateway.runs import Runs
+from meshkiln.gateway.service import AT_ONCE
+from meshkiln.gateway.turns import Turns
+from meshkiln.request import Request, canonical_request
+from serving import serving, until
+
+PNG = {"content-type": "image/png"}
+
+
+def request(picture: bytes) -> Request:
+    return canonical_request(toy.ENGINE, picture, {})
+
+
+def job(id: str, client: str = "a", deadline: float | None = None, priority: int = 0) -> Job:
+    return Job(id, Ask("toy", {}), "", client, priority, deadline)
+
+
+def runs(most: int = 1, joining: bool = True) -> Runs:
+    return Runs(most, lambda request: 2.0, joining)
+
+
+# Turns.
+
+
+def order(turns: Turns[str]) -> list[str]:
+    told = list(turns)
+    popped = []
+    while (item := turns.pop()) is not None:
+        popped.append(item)
+    assert popped == told, "what is told is what happens"
+    return popped
+
+
+def test_one_picture_is_not_behind_five_hundred_of_another_client() -> None:
+    turns: Turns[str] = Turns()
+    for number in range(500):
+        turns.add(f"a{number}", "a")
+    turns.add("b", "b")
+    assert order(turns)[:3] == ["a0", "b", "a1"]
+
+
+def test_priority_comes_first_within_a_client_and_then_age() -> None:
+    turns: Turns[str] = Turns()
+    for item, priority in (("x", 0), ("y", 5), ("z", 5), ("w", -1)):
+        turns.add(item, "a", priority)
+    assert order(turns) == ["y", "z", "x", "w"]
+
+
+def test_what_two_clients_want_has_the_sooner_of_their_turns() -> None:
+    turns: Turns[str] = Turns()
+    for item in ("a0", "a1", "shared"):
+        turns.add(item, "a")
+    turns.add("shared", "b")
+    assert len(turns) == 3
+    assert order(turns) == ["a0", "shared", "a1"]
+
+
+def test_a_higher_priority_moves_forward_and_a_lower_one_does_not_move_back() -> None:
+    turns: Turns[str] = Turns()
+    for item in ("x", "y"):
+        turns.add(item, "a")
+    turns.add("y", "a", 3)
+    turns.add("y", "a", -3)
+    assert order(turns) == ["y", "x"]
+
+
+# Runs.
+
+
+def test_the_same_request_is_one_run_and_ends_when_nobody_waits() -> None:
+    every = runs()
+    run, joined = every.join(job("1"), request(b"p"))
+    assert (joined, every.join(job("2"), request(b"p"))) == (False, (run, True))
+    assert every.begin() is run
+    assert every.leave("1") is None
+    assert every.leave("2") is run
+    assert len(every) == 0
+
+
+def test_a_job_without_deadline_does_not_hang_on_a_run_that_has_one() -> None:
+    every = runs(most=2)
+    run, _ = every.join(job("1", deadline=10.0), request(b"p"))
+    assert every.begin() is run
+    assert every.join(job("2", deadline=9.0), request(b"p")) == (run, True)
+    patient, joined = every.join(job("3"), request(b"p"))
+    assert not joined
+    assert every.join(job("4"), request(b"p")) == (patient, True)
+    # A run that waits takes the deadline of its most patient job when it begins.
+    assert every.begin() is patient
+    assert patient.deadline is None
+
+
+def test_places_and_seconds_are_told() -> None:
+    every = runs(most=1)
+    for number in range(3):
+        every.join(job(str(number)), request(b"%d" % number))
+    every.begin()
+    assert [every.place(str(number), workers=2) for number in range(3)] == [(0, 2.0), (1, 2.0), (2, 3.0)]
+    assert every.place("none", 2) is None
+    assert every.seconds() == 6.0
+
+
+def test_without_single_flight_every_job_has_a_run() -> None:
+    every = runs(joining=False)
+    assert every.join(job("1"), request(b"p"))[0] is not every.join(job("2"), request(b"p"))[0]
+    assert len(every) == 2
+
+
+# Through HTTP, with a worker that stands at a gate.
+
+
+@contextmanager
+def gated(folder: Path, **settings: Any) -> Iterator[tuple[httpx.Client, Gate]]:
+    gate = Gate(folder / "gate")
+    with serving(folder, kinds={"toy": gate.engine()}, memory=False, disk=False, batching=False, **settings) as client:
+        try:
+            yield client, gate
+        finally:
+            gate.open()
+
+
+def post(client: httpx.Client, picture: bytes, query: str = "", **headers: str) -> httpx.Response:
+    return client.post(f"/v1/generations?{query}", content=picture, headers={**PNG, **headers})
+
+
+def test_one_generation_for_many_jobs_and_a_cancelled_one_leaves_the_others(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, gate):
+        locations = [post(client, b"same").headers["location"] for _ in range(5)]
+        until(lambda: gate.waiting() == 1)
+        assert client.delete(locations[0]).json()["state"] == "cancelled"
+        gate.open()
+        until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in locations[1:]))
+        assert client.get(locations[0]).json()["state"] == "cancelled"
+        assert gate.passed() == ["same"]
+
+
+def test_through_http_too_one_picture_is_not_behind_a_hundred_of_another_client(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, gate):
+        theirs = [post(client, b"theirs%d" % number).headers["location"] for number in range(100)]
+        until(lambda: gate.waiting() == 1)
+        elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(base_url=client.base_url, transport=elsewhere) as other:
+            mine = post(other, b"mine").headers["location"]
+        assert client.get(mine).json()["position"] <= 2
+        assert client.get(theirs[-1]).json()["position"] > 80
+        gate.open()
+        until(lambda: client.get(theirs[-1]).json()["state"] == "succeeded")
+        # Only what was in the kiln already can come before it.
+        assert gate.passed().index("mine") <= AT_ONCE + 1
+
+
+def test_who_is_cancelled_while_running_frees_the_place(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, gate):
+        first = post(client, b"first").headers["location"]
+        until(lambda: gate.waiting() == 1)
+        assert client.delete(first).json()["state"] == "cancelled"
+        second = post(client, b"second").headers["location"]
+        until(lambda: client.get(second).json()["state"] in ("running", "queued"))
+        gate.open()
+        until(lambda: client.get(second).json()["state"] == "succeeded")
+        assert client.delete(second).json()["state"] == "succeeded"  # the first end counts
+
+
+def test_a_deadline_ends_a_job_that_waits_and_spares_the_worker(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, gate):
+        post(client, b"first")
+        until(lambda: gate.waiting() == 1)
+        late = post(client, b"late", "timeout=0.2").headers["location"]
+        patient = post(client, b"late").headers["location"]
+        until(lambda: client.get(late).json()["state"] == "failed")
+        assert client.get(late).json()["error"]["type"].endswith("deadline-passed")
+        assert client.get(patient).json()["state"] in ("queued", "running")
+        gate.open()
+        until(lambda: client.get(patient).json()["state"] == "succeeded")
+
+
+def test_a_full_queue_refuses_what_is_new_says_when_and_still_answers(tmp_path: Path) -> None:
+    with gated(tmp_path, queue_generations=3) as (client, gate):
+        posted: list[httpx.Response] = []
+        while len(posted) < 200 and (not posted or posted[-1].status_code == 202):
+            posted.append(post(client, b"new%d" % len(posted)))
+        refused = posted[-1]
+        assert refused.status_code == 503
+        assert refused.json()["type"].endswith("queue-full")
+        assert int(refused.headers["retry-after"]) >= 1
+        # Joining what is being made costs nothing, and is not refused.
+        assert post(client, b"new0").status_code == 202
+        assert client.get("/healthz").status_code == 200
+        gate.open()
+        accepted = [response.headers["location"] for response in posted[:-1]]
+        until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in accepted))
+        assert post(client, b"again").status_code == 202
+
+
+def test_work_that_waits_too_long_is_refused_by_its_seconds(tmp_path: Path) -> None:
+    with gated(tmp_path, queue_seconds=0.001) as (client, gate):
+        gate.open()
+        assert post(client, b"measured", "wait=30").json()["state"] == "succeeded"
+        gate.close()
+        until(lambda: post(client, b"x%d" % gate.tick()).status_code == 503)
+        refused = post(client, b"refused")
+        assert refused.status_code == 503
+        assert float(refused.headers["retry-after"]) <= 2  # a toy's generations take milliseconds

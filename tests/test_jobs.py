@@ -1,0 +1,160 @@
+"""Jobs on disk: accepted means durable, a key is used once, what ended long ago is let go."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from meshkiln.errors import StoreError
+from meshkiln.gateway.job import FAILED, RUNNING, SUCCEEDED
+from meshkiln.gateway.jobs import FRESH, ROWS_KEPT, Ask, IdempotencyConflict, Job, Jobs
+
+ASK = Ask("toy", {"steps": 3}, "fast")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def succeeded(jobs: Jobs, job: Job, key: str = "ab") -> Job:
+    return jobs.update(job, state=SUCCEEDED, finished=jobs.clock(), result={"key": key, "digest": "cd"})
+
+
+def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job, new = jobs.accept(ASK, b"picture", client="me", priority=2, deadline=5.0)
+    running = jobs.update(jobs.accept(ASK, b"other")[0], state=RUNNING, started=1.0)
+    done = succeeded(jobs, jobs.accept(ASK, b"third")[0])
+    jobs.close()
+    assert new
+    again = Jobs(tmp_path)
+    assert again.unfinished() == [job, running]
+    assert again.picture(job) == b"picture"
+    assert again.get(done.id) == done
+    again.close()
+
+
+def test_a_folder_is_one_servers(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    with pytest.raises(StoreError, match="another running server"):
+        Jobs(tmp_path)
+    jobs.close()
+    Jobs(tmp_path).close()
+
+
+def test_an_idempotency_key_is_one_clients_and_one_requests(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job, _ = jobs.accept(ASK, b"picture", client="me", idempotency="k")
+    assert jobs.accept(ASK, b"picture", client="me", idempotency="k") == (job, False)
+    assert jobs.asked_before(ASK, b"picture", "me", "k") == job
+    assert jobs.asked_before(ASK, b"picture", "you", "k") is None
+    assert jobs.accept(ASK, b"other", client="you", idempotency="k")[1]
+    for ask, picture in ((ASK, b"other"), (Ask("toy", {"steps": 4}, "fast"), b"picture")):
+        with pytest.raises(IdempotencyConflict):
+            jobs.accept(ask, picture, client="me", idempotency="k")
+    assert len(jobs.newest(10)) == 2
+    jobs.close()
+
+
+def test_many_threads_with_one_key_get_one_job(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    found: list[tuple[Job, bool]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(jobs.accept(ASK, b"p", client="me", idempotency="k")))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({job.id for job, _ in found}) == 1
+    assert sum(new for _, new in found) == 1
+    jobs.close()
+
+
+def test_the_first_end_counts(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = succeeded(jobs, jobs.accept(ASK, b"p")[0])
+    assert jobs.update(job, state=FAILED, error={"title": "late"}) == job
+    assert jobs.get(job.id) == job
+    jobs.close()
+
+
+def test_files_go_after_the_retention_time_and_rows_later(tmp_path: Path) -> None:
+    clock = Clock()
+    jobs = Jobs(tmp_path, retention=100.0, clock=clock)
+    old, _ = jobs.accept(ASK, b"old")
+    jobs.pin("cd", b"result")
+    succeeded(jobs, old)
+    clock.now += 50
+    shared, _ = jobs.accept(ASK, b"old")
+    waiting, _ = jobs.accept(ASK, b"waiting")
+    clock.now += 60
+    assert jobs.expire() == 1  # the result; `shared` still needs the picture
+    assert jobs.picture(shared) == b"old"
+    jobs.update(shared, state=FAILED, finished=clock.now, error={"title": "x"})
+    clock.now += 101
+    assert jobs.expire() == 1
+    with pytest.raises(StoreError, match="gone"):
+        jobs.picture(shared)
+    assert jobs.get(old.id) is not None
+    assert jobs.picture(waiting) == b"waiting"  # however long it has to wait
+    clock.now += ROWS_KEPT
+    jobs.expire()
+    assert jobs.get(old.id) is None
+    assert jobs.get(waiting.id) is not None
+    jobs.close()
+
+
+def test_a_file_without_a_row_goes_once_it_is_not_fresh(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    orphan = tmp_path / "pictures" / "orphan"
+    orphan.write_bytes(b"left by a crash between file and row")
+    assert jobs.expire() == 0
+    os.utime(orphan, (orphan.stat().st_mtime - FRESH - 1,) * 2)
+    assert jobs.expire() == 1
+    jobs.close()
+
+
+def test_a_pinned_result_is_verified(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    (tmp_path / "results" / ("00" * 32)).write_bytes(b"not what its name says")
+    assert jobs.pinned("00" * 32) is None
+    assert jobs.pinned("../jobs.sqlite") is None
+    jobs.close()
+
+
+def test_an_end_that_the_disk_does_not_take_is_told_and_written_later(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job, _ = jobs.accept(ASK, b"p")
+    busy = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    jobs._writer.execute("PRAGMA busy_timeout=0")
+    busy.execute("BEGIN IMMEDIATE")
+    done = succeeded(jobs, job)
+    assert done.state == SUCCEEDED
+    assert jobs.get(job.id) == done
+    busy.execute("ROLLBACK")
+    busy.close()
+    jobs.expire()
+    jobs.close()
+    again = Jobs(tmp_path)
+    assert again.get(job.id) == done
+    assert again.unfinished() == []
+    again.close()
+
+
+def test_poison_is_kept(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    jobs.remember_poisoned(["a", "b"])
+    jobs.remember_poisoned(["a"])
+    jobs.close()
+    again = Jobs(tmp_path)
+    assert sorted(again.poisoned()) == ["a", "b"]
+    again.close()
