@@ -31,6 +31,18 @@ class StageFailed(MeshkilnError):
     """A stage raised something unexpected: the engine's fault, not the caller's."""
 
 
+class UpstreamFailed(StageFailed):
+    """The servers that make the mesh were asked and failed at it; the message says how."""
+
+
+class UpstreamsDown(MeshkilnError):
+    """No server that makes meshes is in service. retry_after : seconds after which asking again makes sense"""
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class PoisonedTask(StageFailed):
     """This input kills the process that works on it: it did so twice with nothing beside it, and is not tried again."""
 

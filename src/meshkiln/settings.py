@@ -35,6 +35,8 @@ class Settings:
     workers: int = _setting(0, "worker processes; 0 is one per core", 0, 256)
     upstreams: tuple[str, ...] = _setting((), "servers that engine `upstream` sends to, as URLs")
     upstream_model: str = _setting("", "name of the model the upstreams serve; part of every key")
+    upstream_concurrency: int = _setting(1, "pictures each upstream is asked for at one time", 1)
+    upstream_polling: bool = _setting(False, "ask upstreams by /send and /status instead of /generate")
 
     cache_dir: str = _setting("", "folder of the disk store; empty is the user's cache folder")
     data_dir: str = _setting("", "folder of accepted jobs; empty is the user's data folder")

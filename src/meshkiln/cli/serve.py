@@ -17,11 +17,18 @@ from meshkiln.settings import Loaded, allowed, load, variable
 @click.option("--engine", help="Engine of requests that name none.")
 @click.option("--workers", type=int, help="Worker processes.  [default: one per core]")
 @click.option("--upstream", "upstreams", multiple=True, metavar="URL", help="A server that engine `upstream` sends to.")
+@click.option("--upstream-model", help="The model they serve: part of every key.  [default: what /health tells]")
 def serve(
-    host: str | None, port: int | None, engine: str | None, workers: int | None, upstreams: tuple[str, ...]
+    host: str | None,
+    port: int | None,
+    engine: str | None,
+    workers: int | None,
+    upstreams: tuple[str, ...],
+    upstream_model: str | None,
 ) -> None:
     """Serve over HTTP until told to stop. Every setting has an environment variable too: see `meshkiln settings`."""
     options = {"host": host, "port": port, "engine": engine, "workers": workers, "upstreams": upstreams or None}
+    options["upstream_model"] = upstream_model
     loaded = load(options).settings
     try:
         from meshkiln.gateway.serve import run

@@ -144,6 +144,11 @@ class Pool:
         with self._changed:
             return self._scheduler.costs.measured(stage.fingerprint, group_of(stage, parameters))
 
+    def learn(self, stage: Stage, parameters: Mapping[str, Scalar], seconds: float) -> None:
+        """Take in that an item of `stage`, run elsewhere, took `seconds`: estimates then cover it too."""
+        with self._changed:
+            self._scheduler.costs.learn(stage.fingerprint, group_of(stage, parameters), seconds)
+
     def wait_ready(self, timeout: float = 0.0) -> bool:
         """Whether every worker has loaded what it was to preload, waiting for it at most `timeout` seconds."""
         with self._changed:
