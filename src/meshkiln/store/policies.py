@@ -104,14 +104,14 @@ class GreedyDual:
         self._older: dict[Key, int] = {}
 
     def add(self, entry: Entry) -> None:
-        key = entry.key
+        key, uses = entry.key, entry.uses
         if key in self._newer:
-            entry.uses += self._newer.pop(key)
+            uses += self._newer.pop(key)
         elif key in self._older:
-            entry.uses += self._older.pop(key)
-        if entry.uses > self._most_uses:
-            entry.uses = self._most_uses
-        worth = entry.uses * entry.miss_cost / (entry.size + 1)
+            uses += self._older.pop(key)
+        if uses > 1:
+            entry.uses = uses = min(uses, self._most_uses)
+        worth = uses * entry.miss_cost / (entry.size + 1)
         if not _LEAST_WORTH < worth < _MOST_WORTH:  # NaN too: it would leave the heads without an order
             worth = _MOST_WORTH if worth > 1 else _LEAST_WORTH
         step = log2(worth) // _STEP
@@ -121,9 +121,10 @@ class GreedyDual:
             rounded = 2.0 ** (step * _STEP * self._exponent)
             queue = self._queues[step] = _Queue(rounded, rounded * _STEP / 2)
         entry.rank = rank = self._age + queue.worth
-        if not queue.entries:
+        entries = queue.entries
+        if not entries:
             heappush(self._heads, (rank, step, queue))
-        queue.entries.append(entry)
+        entries.append(entry)
 
     def evict(self) -> Entry:
         heads = self._heads
