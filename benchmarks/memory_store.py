@@ -278,7 +278,7 @@ def main() -> None:
             "Every feature on: bytes, entries, TTL, statistics, cost-aware eviction. The loop is part of each time.",
             "OrderedDict+RLock has bytes, TTL and statistics, and reads the monotonic clock on each hit, as one would; "
             "'free clock' is the same store with a clock that costs only the call.",
-            "Set and evict without hits is the best case of a list in order of recency: it takes its memory in the order "
+            "Set and evict without hits is the best case of a list in order of recency: memory goes in the order "
             "in which it came. Among hits (untimed) it does not. The bar is on the former.",
             "Peers lack what their name does not say; none of them knows cost.",
         ],
