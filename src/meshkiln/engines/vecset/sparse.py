@@ -26,6 +26,10 @@ MARGIN = 0.7
 """Default of `margin`; benchmarks/decode.py measures what it finds and costs."""
 
 
+LAST = 0.4
+"""Share of the margin that is kept in cells of two below the coarse ones. With all of it a learned field is asked half
+as often again, for crumbs thinner than two cells of the grid."""
+
 BRICK = 8
 """Samples along a brick's edge at most: larger ones hold more that is far from the surface."""
 
@@ -167,9 +171,12 @@ def decode_one(
     held = _crossed(lattice[None]) | _near(lattice[None], band * sizes[whole] / sizes[0])
     bricks.allocate(np.argwhere(held[0]).astype(np.int32))
     for step, finer in pairwise(sizes[whole:]):
-        hidden = _spread(_near(bricks.haloed(step), band * step / sizes[0]), step // finer)
+        coarser = bricks.haloed(step)
         bricks.stand_in(step, finer)
-        bricks.ask(hidden | _spread(_crossed(bricks.haloed(finer)), 1), finer)
+        wanted = _spread(_crossed(bricks.haloed(finer)), 1)
+        share = LAST if step == 2 < sizes[0] else 1.0
+        wanted |= _spread(_near(coarser, band * share * step / sizes[0]), step // finer)
+        bricks.ask(wanted, finer)
         _follow(bricks, finer)
     cost = Cost(questions.queries, questions.calls, resolution / sizes[0])
     if len(bricks) == 0:
@@ -188,6 +195,6 @@ def decode(
     coarse : cells along an axis of the first level; a component that holds a ball two of them wide is always found
     margin : also refine cells without a sign change whose corners' mean |logit| is below `margin` × the step that the
         logit takes across a cell at the surface; finds thinner components for more queries. For a field as steep
-        everywhere, 0.5 finds every hidden plate and 0.87 everything
+        everywhere, 0.5 finds every hidden plate and 0.87 everything that is two cells of the grid thick
     """
     return [decode_one(field, resolution, half, coarse, margin)[0] for field in fields]
