@@ -13,8 +13,9 @@ from typing import Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshkiln import __version__
@@ -22,8 +23,9 @@ from meshkiln.engines.base import Engine
 from meshkiln.errors import MeshkilnError
 from meshkiln.gateway import openapi
 from meshkiln.gateway.artifacts import answer
+from meshkiln.gateway.events import at_its_end
 from meshkiln.gateway.gateway import KEY, Gateway
-from meshkiln.gateway.job import STATES
+from meshkiln.gateway.job import STATES, SUCCEEDED
 from meshkiln.gateway.metrics import MEDIA_TYPE as METRICS_TYPE
 from meshkiln.gateway.problems import MEDIA_TYPE, Problem, not_found, problem_of
 from meshkiln.gateway.represent import STORED
@@ -62,7 +64,12 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
             405: ("method-not-allowed", "Not served by this method"),
         }
         kind, title = kinds.get(error.status_code, ("http", str(error.detail)))
-        return _problem(Problem(error.status_code, kind, title, headers=dict(error.headers or {})))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The framework names the methods of the first route of that path, and there may be several.
+            routes = [r for r in app.routes if isinstance(r, Route) and r.matches(request.scope)[0] != Match.NONE]
+            headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+        return _problem(Problem(error.status_code, kind, title, headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -96,15 +103,20 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.delete("/v1/generations/{id}", tags=["generations"], summary="Cancel, unless it has ended")
     async def cancel(id: str) -> Response:
+        if id.startswith(STORED):
+            return JSONResponse(await gateway.stored_document(id))
         job = await gateway.job(id)
         return JSONResponse(gateway.document(job if job.done else await service.cancel(job)))
 
     @app.get("/v1/generations/{id}/events", tags=["generations"], **openapi.EVENTS)
     async def events(id: str, request: Request) -> Response:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if id.startswith(STORED):
+            ended = at_its_end({"state": SUCCEEDED, "key": (await gateway.stored_document(id))["key"]})
+            return StreamingResponse(ended.follow(), media_type="text/event-stream", headers=headers)
         job = await gateway.job(id)
         last = request.headers.get("last-event-id", "0")
         stream = service.follow(job, int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     @app.get("/v1/generations/{id}/artifacts/{format}", tags=["generations"], **openapi.ARTIFACT)
@@ -112,7 +124,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
         return _artifact(request, f"mesh-{id[:12]}", await gateway.converted(id, format))
 
     @app.get("/v1/artifacts/{key}", tags=["artifacts"], **openapi.ARTIFACT)
-    @app.head("/v1/artifacts/{key}", tags=["artifacts"], include_in_schema=False)
+    @app.head("/v1/artifacts/{key}", tags=["artifacts"], **openapi.ARTIFACT)
     async def artifact(key: str, request: Request) -> Response:
         return _artifact(request, f"mesh-{key[:12]}", await gateway.artifact(key))
 
@@ -146,7 +158,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
             raise Problem(503, "not-ready", "Not ready", "workers are starting", {"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", tags=["health"], summary="Prometheus metrics")
+    @app.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(await asyncio.to_thread(gateway.metrics.exposition), media_type=METRICS_TYPE)
 

@@ -77,3 +77,10 @@ class Log:
                 await asyncio.wait_for(changed.wait(), HEARTBEAT)
             except TimeoutError:
                 yield b": still here\n\n"
+
+
+def at_its_end(data: dict[str, Any]) -> Log:
+    """The log of a generation of which only the end is known."""
+    log = Log()
+    log.add("state", data, end=True)
+    return log

@@ -32,6 +32,7 @@ from meshkiln.errors import BadParameter, MeshkilnError
 from meshkiln.gateway.bodies import decoded, whole_body
 from meshkiln.gateway.gateway import Gateway, client_of
 from meshkiln.gateway.jobs import CANCELLED, FAILED, SUCCEEDED, Ask, Job
+from meshkiln.gateway.openapi import BASE64, schema
 from meshkiln.gateway.problems import Problem, not_found, problem_of
 from meshkiln.store.base import Artifact
 
@@ -107,7 +108,8 @@ def wanted(document: object, engine: Engine, default_engine: str) -> Wanted:
 def add_routes(app: FastAPI, gateway: Gateway) -> None:
     """Add their routes to the application."""
     service = gateway.service
-    model = model_name(service.kiln(gateway.settings.engine).engine)
+    engine = service.kiln(gateway.settings.engine).engine
+    model = model_name(engine)
 
     async def read(request: Request) -> Wanted:
         # Base64 makes four bytes of three.
@@ -122,7 +124,7 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
     async def accepted(request: Request, asked: Wanted) -> Job:
         return await service.submit(asked.ask, asked.picture, client=client_of(request))
 
-    @app.post("/generate", tags=["Hunyuan3D"], summary="A mesh of a picture, as a file", **_BODY)
+    @app.post("/generate", tags=["Hunyuan3D"], summary="A mesh of a picture, as a file", **_file_described(engine))
     async def generate(request: Request) -> Response:
         try:
             asked = await read(request)
@@ -137,7 +139,7 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
         except (Problem, MeshkilnError) as error:
             return _refusal(problem_of(error))
 
-    @app.post("/send", tags=["Hunyuan3D"], summary="Begin making a mesh", **_BODY)
+    @app.post("/send", tags=["Hunyuan3D"], summary="Begin making a mesh", **_described(engine))
     async def send(request: Request) -> Response:
         try:
             job = await accepted(request, await read(request))
@@ -145,7 +147,7 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
             return _refusal(problem_of(error))
         return JSONResponse({"uid": str(uuid.UUID(job.id))})
 
-    @app.get("/status/{uid}", tags=["Hunyuan3D"], summary="What became of a mesh")
+    @app.get("/status/{uid}", tags=["Hunyuan3D"], summary="What became of a mesh", responses=_ANSWERS)
     async def status(uid: str) -> Response:
         try:
             job = await gateway.job(uuid.UUID(uid).hex)
@@ -204,25 +206,32 @@ def _refusal(problem: Problem) -> Response:
     return JSONResponse(told, problem.status, dict(problem.headers))
 
 
-_BODY: dict[str, Any] = {
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["image"],
-                        "properties": {
-                            "image": {"type": "string", "contentEncoding": "base64"},
-                            **{
-                                name: {"description": field.help, "default": field.default}
-                                for name, field in FIELDS.items()
-                            },
-                        },
-                    }
-                }
-            },
-        }
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "What was wrong, as their clients read it and as a problem document",
+        "content": {"application/json": {"schema": {"type": "object"}}},
     }
+    for status in ("4XX", "5XX")
 }
+
+
+def _described(engine: Engine) -> dict[str, Any]:
+    """The description of what is posted, with the formats that `engine` makes."""
+    fields = {name: {"anyOf": [schema(field), {"enum": [None, ""]}]} for name, field in FIELDS.items()}
+    known = {parameter.name: parameter for parameter in engine.parameters}
+    for theirs in FIELDS:
+        ours = known.get(theirs) or known.get(_NAMES.get(theirs, ""))
+        told = fields[theirs]["anyOf"][0]
+        if ours is not None and ours.low is not None and "minimum" in told:
+            told["minimum"] = max(told["minimum"], ours.low)
+        if ours is not None and ours.high is not None and "maximum" in told:
+            told["maximum"] = min(told["maximum"], ours.high)
+    fields["type"]["anyOf"][0]["enum"] = [name for name in FIELDS["type"].choices if name in engine.formats]
+    document = {"type": "object", "required": ["image"], "properties": {"image": BASE64, **fields}}
+    content = {"application/json": {"schema": document}}
+    return {"responses": _ANSWERS, "openapi_extra": {"requestBody": {"required": True, "content": content}}}
+
+
+def _file_described(engine: Engine) -> dict[str, Any]:
+    file = {"description": "The file", "content": {"*/*": {"schema": {"type": "string"}}}}
+    return {**_described(engine), "responses": {**_ANSWERS, 200: file}}

@@ -31,12 +31,21 @@ PROBLEM: dict[str, Any] = {
         }
     },
 }
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": ["state", "queue", "stage", "step"]},
+        "data": {"type": "string", "description": "a JSON object"},
+    },
+}
 EVENTS: dict[str, Any] = {
     "summary": "What happens to a generation, as server-sent events",
     "description": "Events `state`, `queue`, `stage` and `step`; resumable with Last-Event-ID.",
-    "responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The events"}},
+    "responses": {200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The events"}},
 }
-_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^(?:[A-Za-z0-9+/]{4})+$"}
+_BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 ARTIFACT: dict[str, Any] = {
     "summary": "The bytes of an artifact",
     "description": "With a strong ETag, If-None-Match, Range and If-Range.",
@@ -51,20 +60,28 @@ ARTIFACT: dict[str, Any] = {
 def generate(kilns: Mapping[str, Kiln], settings: Settings) -> dict[str, Any]:
     """The description of `POST /v1/generations`, its limits among it."""
     parameters = {p.name: p for kiln in kilns.values() for p in kiln.engine.parameters}
+    recipes = sorted({name for kiln in kilns.values() for name in kiln.engine.recipes})
     fields = {name: schema(p) for name, p in parameters.items()}
     call = {
         "engine": {"type": "string", "enum": list(kilns)},
-        "recipe": {"type": "string", "description": "a name for a setting of parameters; see /v1/engines"},
-        "wait": {"type": "number", "minimum": 0, "maximum": settings.wait_seconds, "description": "seconds"},
+        "recipe": {"type": "string", "enum": recipes, "description": "a name for a setting of parameters"},
+        "wait": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1e6,
+            "description": f"seconds; more than {settings.wait_seconds:g} count as that",
+        },
         "timeout": {"type": "number", "minimum": 0, "maximum": 86400, "description": "seconds"},
         "priority": {"type": "integer", "minimum": -100, "maximum": 100},
     }
     binary = {"type": "string", "format": "binary", "maxLength": settings.body_bytes}
-    form = {"type": "object", "required": ["image"], "properties": {"image": binary, **call, **fields}}
+    form: dict[str, Any] = {"type": "object", "required": ["image"], "properties": {"image": binary, **call, **fields}}
+    form["additionalProperties"] = False
     document = {
         "type": "object",
         "required": ["image"],
-        "properties": {"image": {"type": "string", "contentEncoding": "base64"}, **call, **fields},
+        "properties": {"image": BASE64, **call, **fields},
+        "additionalProperties": False,
     }
     pictures = ("image/png", "image/jpeg", "image/webp", "image/tiff", "image/bmp", "image/gif")
     return {
@@ -72,7 +89,8 @@ def generate(kilns: Mapping[str, Kiln], settings: Settings) -> dict[str, Any]:
         "description": (
             f"A body of at most {settings.body_bytes} bytes. A stored result answers at once (200); else the accepted "
             "job (202), or the finished one when it is ready within `wait` seconds (also as `Prefer: wait=N`). "
-            "`Idempotency-Key` is honoured; `Cache-Control: no-cache` computes anew."
+            "The header `Idempotency-Key` is honoured (a key used for another request: 422); "
+            "`Cache-Control: no-cache` computes anew."
         ),
         "responses": {
             200: {"description": "The finished generation"},
@@ -81,7 +99,7 @@ def generate(kilns: Mapping[str, Kiln], settings: Settings) -> dict[str, Any]:
         "openapi_extra": {
             "parameters": [
                 *_in("query", {**call, **fields}),
-                *_in("header", {"Idempotency-Key": {"type": "string"}, "Prefer": {"type": "string"}}),
+                *_in("header", {"Prefer": {"type": "string"}}),
             ],
             "requestBody": {
                 "required": True,

@@ -60,6 +60,7 @@ def of_stored(result: Result, formats: Iterable[str] = ()) -> dict[str, Any]:
         **_told(result.as_json()),
         "links": {
             "self": f"/v1/generations/{STORED}{key}",
+            "events": f"/v1/generations/{STORED}{key}/events",
             "artifact": f"/v1/artifacts/{key}",
             "formats": {name: f"/v1/generations/{STORED}{key}/artifacts/{name}" for name in formats},
         },

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, QueueFull, UnknownEngine
-from meshkiln.gateway.events import Log
+from meshkiln.gateway.events import Log, at_its_end
 from meshkiln.gateway.job import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, Ask, Job
 from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.problems import problem_of
@@ -382,8 +382,7 @@ class Service:
         found = self.logs.get(job.id)
         if found is None:
             # It ended before this server started, or long ago: its end is all there is to tell.
-            found = Log()
-            found.add("state", _told_end(job), end=True)
+            found = at_its_end(_told_end(job))
         return found.follow(after)
 
     def _tell(self, job: Job, kind: str, data: dict[str, Any], end: bool = False) -> None:
