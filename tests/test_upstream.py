@@ -102,6 +102,23 @@ def test_send_and_status_are_asked_until_it_is_done(asking: Callable[..., Upstre
     assert steps == [(1, 2)]
 
 
+def test_a_status_that_is_not_told_once_costs_no_second_generation(asking: Callable[..., Upstreams]) -> None:
+    done = {"status": "completed", "model_base64": base64.b64encode(MESH).decode()}
+    states: Iterator[Answer] = iter([None, (200, b'{"status": "processing"}'), None, (200, json.dumps(done).encode())])
+    with peer(lambda path, _: (200, b'{"uid": "1"}') if path == "/send" else next(states)) as one:
+        assert asking(one.url, polling=True).run(question())[0] == MESH
+        assert one.generated == 1
+
+
+def test_a_job_that_a_restarted_upstream_has_forgotten_is_sent_again(asking: Callable[..., Upstreams]) -> None:
+    done = {"status": "completed", "model_base64": base64.b64encode(MESH).decode()}
+    forgotten = (404, b'{"status": "error", "message": "no job has this uid"}')
+    states: Iterator[Answer] = iter([forgotten, (200, json.dumps(done).encode())])
+    with peer(lambda path, _: (200, b'{"uid": "1"}') if path == "/send" else next(states)) as one:
+        assert asking(one.url, polling=True).run(question())[0] == MESH
+        assert one.generated == 2
+
+
 def test_a_job_that_never_ends_is_given_up(asking: Callable[..., Upstreams]) -> None:
     def answer(path: str, document: dict[str, Any]) -> Answer:
         return (200, b'{"uid": "1"}') if path == "/send" else (200, b'{"status": "processing"}')
@@ -282,7 +299,7 @@ def test_the_higher_priority_is_asked_first(asking: Callable[..., Upstreams]) ->
         begun.wait(30)
         for waiting, priority in enumerate((0, 5)):
             runs.append(pool.submit(upstreams.run, question(b"%d" % priority), Patient(priority=priority)))
-            until(lambda wanted=waiting + 1: len(upstreams._turns) == wanted)
+            until(lambda wanted=waiting + 1: upstreams.places.waiting == wanted)
         answer_now.set()
         assert [run.result(30)[0] for run in runs] == [MESH] * 3
     assert [base64.b64decode(sent["image"]) for _, sent in one.asked] == [b"first", b"5", b"0"]

@@ -25,8 +25,12 @@ MESH_BYTES = 2**29
 """Largest answer taken."""
 CONNECT = 5.0
 """Seconds to reach a server; those that serve are within reach."""
+KEPT = 4.0
+"""Seconds an idle connection is kept: the known servers, on uvicorn, close theirs after five."""
 POLL = 0.5, 3.0
 """Seconds between questions for the status: at first, and in the end."""
+MISSED = 5
+"""Times in a row that the status may not be told: the generation goes on there, and is dear."""
 _THEIRS = {"format": "type"}
 
 Report = Callable[[int, int], None]
@@ -69,7 +73,7 @@ class Question:
 
 def client() -> httpx.AsyncClient:
     """A client for any number of servers; time limits of whole answers are the caller's."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=20)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEPT)
     # The servers are named, so no proxy of the environment stands before them.
     return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=CONNECT), limits=limits, trust_env=False)
 
@@ -89,8 +93,17 @@ async def send_and_poll(http: httpx.AsyncClient, url: str, question: Question, r
     if not isinstance(uid, str) or not uid.replace("-", "").isalnum():
         raise Trouble("took the picture and told no uid")
     pause, slowest = POLL
+    missed = 0
     while True:
-        status, headers, data = await _asked(http, "GET", f"{url}/status/{uid}")
+        try:
+            status, headers, data = await _asked(http, "GET", f"{url}/status/{uid}")
+        except Trouble:
+            missed += 1
+            if missed >= MISSED:
+                raise
+            await asyncio.sleep(pause)
+            continue
+        missed = 0
         told = _object(data)
         match told.get("status"):
             case "completed":
@@ -100,7 +113,8 @@ async def send_and_poll(http: httpx.AsyncClient, url: str, question: Question, r
                     raise Trouble("says it completed and sends no mesh") from None
                 return checked(mesh, question.format)
             case "error":
-                raise Trouble(f"failed: {_detail(data)}", said=True)
+                # A 404 does not say that the picture fails: the server was started anew, and knows nothing of it.
+                raise Trouble(f"failed: {_detail(data)}", said=status == 200)
             case "processing" | "texturing" as state:
                 if state == "texturing":
                     report(1, 2)

@@ -13,19 +13,19 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from meshkiln.engines.base import Work
 from meshkiln.engines.upstream import addresses
 from meshkiln.engines.upstream.call import Question, Trouble, alive, client, send_and_poll
 from meshkiln.engines.upstream.call import generate as by_generate
-from meshkiln.errors import Cancelled, DeadlinePassed, PoolClosed, QueueFull, UpstreamFailed, UpstreamsDown
+from meshkiln.engines.upstream.places import Places, Upstream, Urgency
+from meshkiln.errors import BadInput, Cancelled, DeadlinePassed, PoolClosed, QueueFull, UpstreamFailed
 from meshkiln.settings import load
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ TRIES = 3
 """Times a picture is asked for, over all upstreams."""
 SAID = 2
 """Errors that upstreams answered with: after so many it is the picture or the model, and not the place."""
-IN_A_ROW = 3
-"""Failures of one upstream before it is out of service."""
 LOOK = 0.25
 """Seconds between looks at whether anybody still waits, and until when."""
 WATCH = 5.0
@@ -47,17 +45,6 @@ BACK = 0.5, 30.0
 """Seconds until an upstream that is out is probed: the first time, and at most."""
 LENIENT = 5.0
 """The first of these for one that answers, but with errors: it would answer the probe at once."""
-
-
-class Urgency(Protocol):
-    """What those who wait want; see `meshkiln.workers.task.Urgency`."""
-
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def priority(self) -> int: ...
-    @property
-    def cancelled(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +68,6 @@ class UpstreamStats:
     ejected: int
 
 
-@dataclass(slots=True, eq=False)
-class _Upstream:
-    """State of one upstream. failures : in a row; until : `time.monotonic` before which it is not asked (it said so)"""
-
-    url: str
-    serving: bool = True
-    busy: int = 0
-    failures: int = 0
-    until: float = 0.0
-    last: float = 0.0
-    done: int = 0
-    failed: int = 0
-    ejected: int = 0
-    words: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its address as it may be shown: without a password."""
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
-
-    def fail(self, trouble: Trouble) -> None:
-        self.failed += 1
-        self.failures += 1
-        self.words = trouble.words
-
-
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """Somebody who waits for an upstream; `tried` are the last he wants."""
-
-    order: int
-    urgency: Urgency
-    tried: Sequence[_Upstream]
-    given: asyncio.Future[_Upstream] = field(repr=False)
-
-
 class Upstreams:
     """Servers that speak the Hunyuan3D API. Close it when done.
 
@@ -129,12 +79,9 @@ class Upstreams:
     def __init__(
         self, urls: Sequence[str], *, concurrency: int = 1, timeout: float = 300.0, polling: bool = False
     ) -> None:
-        self.concurrency = concurrency
         self.timeout = timeout
         self.polling = polling
-        self._upstreams = [_Upstream(url) for url in addresses(urls)]
-        self._turns: list[_Turn] = []
-        self._orders = itertools.count()
+        self.places = Places(addresses(urls), concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -177,7 +124,9 @@ class Upstreams:
 
     def stats(self) -> tuple[UpstreamStats, ...]:
         """What each does now, and has done."""
-        return tuple(UpstreamStats(u.name, u.serving, u.busy, u.done, u.failed, u.ejected) for u in self._upstreams)
+        return tuple(
+            UpstreamStats(u.name, u.serving, u.busy, u.done, u.failed, u.ejected) for u in self.places.upstreams
+        )
 
     def close(self) -> None:
         """Break off what is being asked, and end the thread."""
@@ -224,14 +173,17 @@ class Upstreams:
     async def _answer(
         self, question: Question, urgency: Urgency, report: Callable[[int, int], None]
     ) -> tuple[bytes, float]:
-        tried: list[_Upstream] = []
+        tried: list[Upstream] = []
         said = 0
         waits_until = time.monotonic() + self.timeout
         while True:
-            upstream = await self._turn(urgency, tried)
+            upstream = await self.places.take(urgency, tried)
             began = time.monotonic()
             try:
                 data = await self._ask(upstream, question, report)
+            except BadInput:
+                upstream.succeed()
+                raise
             except Trouble as trouble:
                 self._troubled(upstream, trouble)
                 if trouble.busy:
@@ -243,14 +195,12 @@ class Upstreams:
                 if len(tried) >= TRIES or said >= SAID:
                     raise UpstreamFailed(f"{upstream.name} {trouble}; asked {len(tried)} times") from None
             else:
-                upstream.failures = 0
-                upstream.done += 1
+                upstream.succeed()
                 return data, time.monotonic() - began
             finally:
-                upstream.busy -= 1
-                self._hand_out()
+                self.places.leave(upstream)
 
-    async def _ask(self, upstream: _Upstream, question: Question, report: Callable[[int, int], None]) -> bytes:
+    async def _ask(self, upstream: Upstream, question: Question, report: Callable[[int, int], None]) -> bytes:
         assert self._http is not None
         try:
             async with asyncio.timeout(self.timeout):
@@ -260,66 +210,23 @@ class Upstreams:
         except TimeoutError:
             raise Trouble(f"did not answer within {self.timeout:g} s") from None
 
-    async def _turn(self, urgency: Urgency, tried: Sequence[_Upstream]) -> _Upstream:
-        """An upstream, and a place at it. Raises UpstreamsDown."""
-        turn = _Turn(next(self._orders), urgency, tried, asyncio.get_running_loop().create_future())
-        self._turns.append(turn)
-        self._hand_out()
-        try:
-            return await turn.given
-        except asyncio.CancelledError:
-            if turn.given.done() and not turn.given.cancelled() and turn.given.exception() is None:
-                turn.given.result().busy -= 1  # it was given while its taker went away
-                self._hand_out()
-            raise
-        finally:
-            if turn in self._turns:
-                self._turns.remove(turn)
-
-    def _hand_out(self) -> None:
-        """Give free places to those whose turn it is; when nobody is in service, say so to all."""
-        serving = [upstream for upstream in self._upstreams if upstream.serving]
-        now = time.monotonic()
-        for turn in sorted(self._turns, key=lambda turn: (-turn.urgency.priority, turn.order)):
-            if turn.given.done():
-                continue
-            if not serving:
-                turn.given.set_exception(self._down())
-                continue
-            # An upstream that failed at this picture is asked again only when there is no other.
-            wanted = [upstream for upstream in serving if upstream not in turn.tried] or serving
-            free = [upstream for upstream in wanted if upstream.busy < self.concurrency and upstream.until <= now]
-            if free:
-                chosen = min(free, key=lambda upstream: (upstream.busy, upstream.last))
-                chosen.busy += 1
-                chosen.last = now
-                turn.given.set_result(chosen)
-                self._turns.remove(turn)
-
-    def _troubled(self, upstream: _Upstream, trouble: Trouble) -> None:
+    def _troubled(self, upstream: Upstream, trouble: Trouble) -> None:
         if trouble.busy:
-            upstream.until = time.monotonic() + trouble.pause
-            asyncio.get_running_loop().call_later(trouble.pause, self._hand_out)
-            return
-        upstream.fail(trouble)
-        if upstream.serving and (trouble.away or upstream.failures >= IN_A_ROW):
+            self.places.rest(upstream, trouble.pause)
+        elif upstream.fail(trouble):
             self._eject(upstream, BACK[0] if trouble.away else LENIENT)
 
-    def _eject(self, upstream: _Upstream, delay: float) -> None:
-        upstream.serving = False
-        upstream.ejected += 1
+    def _eject(self, upstream: Upstream, delay: float) -> None:
+        self.places.eject(upstream)
         self._begin(self._bring_back(upstream, delay))
-        self._hand_out()
 
-    async def _bring_back(self, upstream: _Upstream, delay: float) -> None:
+    async def _bring_back(self, upstream: Upstream, delay: float) -> None:
         assert self._http is not None
         while True:
             await asyncio.sleep(delay)
             if await alive(self._http, upstream.url, WATCH):
-                upstream.serving = True
-                # On probation: the next failure takes it out again.
-                upstream.failures = IN_A_ROW - 1
-                self._hand_out()
+                upstream.come_back()
+                self.places.hand_out()
                 return
             delay = min(BACK[1], delay * 2)
 
@@ -327,7 +234,7 @@ class Upstreams:
         assert self._http is not None
         while True:
             await asyncio.sleep(WATCH)
-            for upstream in self._upstreams:
+            for upstream in self.places.upstreams:
                 if not upstream.serving or upstream.busy:
                     continue
                 found = await alive(self._http, upstream.url, WATCH)
@@ -335,10 +242,6 @@ class Upstreams:
                 if found is False and upstream.serving and not upstream.busy:
                     upstream.words = "does not answer"
                     self._eject(upstream, BACK[0])
-
-    def _down(self) -> UpstreamsDown:
-        told = "; ".join(f"{upstream.name} {upstream.words}" for upstream in self._upstreams)
-        return UpstreamsDown(f"no upstream is in service, only stored answers are: {told}", LENIENT)
 
 
 def _closing() -> PoolClosed:
