@@ -443,6 +443,9 @@ def test_when_the_upstream_is_gone_stored_answers_are_still_served(tmp_path: Pat
         assert one.url in failed["error"]["detail"]
         assert post(front, b"kept")["key"] == kept["key"]
         assert front.get(kept["links"]["artifact"]).content == MESH
+        metrics = front.get("/metrics").text
+        assert f'meshkiln_upstream_serving{{upstream="{one.url}"}} 0.0' in metrics
+        assert f'meshkiln_upstream_answers_total{{outcome="done",upstream="{one.url}"}} 1.0' in metrics
         body = {"image": base64.b64encode(b"newer").decode()}
         assert front.post("/generate", json=body).status_code == 503
 

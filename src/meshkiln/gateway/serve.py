@@ -109,6 +109,10 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
         joining=settings.single_flight,
     )
     gateway = Gateway(settings, service, Metrics(service, store))
+    if upstreams is not None:
+        from meshkiln.gateway.upstream_metrics import UpstreamMetrics
+
+        gateway.metrics.registry.register(UpstreamMetrics(upstreams))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
