@@ -390,6 +390,7 @@ def workload(folder: Path) -> dict[str, Any]:
 def memory(folder: Path, load: Load, answers: int, posts: int) -> dict[str, Any]:
     """Growth of the server's memory over stored answers and uploads, each after a tenth of them to warm up."""
     body = folder / "files" / "picture.png"
+    body.write_bytes(padded(picture(1, 160, noise=True), 100 * 1024))
     where = f"/v1/artifacts/{digest(b'small').hex()}"
     told: dict[str, Any] = {}
     with meshkiln(folder) as ours:
