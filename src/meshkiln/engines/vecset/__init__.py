@@ -53,7 +53,7 @@ DECODE = Stage(
 STEPS = Parameter("steps", 16, "Euler steps of the flow", low=1, high=200)
 GUIDANCE_SCALE = Parameter(
     "guidance_scale",
-    2.0,
+    3.0,
     "classifier-free guidance: 1 follows the picture as the model learned it, more follows it harder",
     low=0.0,
     high=20.0,
@@ -77,6 +77,6 @@ ENGINE = Engine(
     formats=FORMATS,
     recipes={
         # The field's standard, kept as what every figure is paired with.
-        "reference": {"steps": 50, "guidance_scale": 2.0, "octree_resolution": 256, "decoder": "dense"},
+        "reference": {"steps": 50, "guidance_scale": 3.0, "octree_resolution": 256, "decoder": "dense"},
     },
 )
