@@ -42,7 +42,7 @@ serve: $(VENV)/.server ## serve over HTTP at 127.0.0.1:8081
 	@$(BIN)/meshkiln serve
 
 test: $(VENV)/.developer ## the fast tests (under 5 minutes on 2 cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 soak: $(VENV)/.developer ## long fuzz and kill tests
 	@$(BIN)/python -m pytest -m soak --timeout 3600

@@ -45,7 +45,7 @@ def main() -> None:
     for title, format_ in asked:
         result = kiln.generate(picture, format_)
         results.append(result)
-        out.print(f"\n[bold]{title}[/]: {show.seconds(result.seconds)}")
+        out.print(f"\n{title}: {show.seconds(result.seconds)}", style="bold")
         out.print(show.stage_table(result))
     kiln.close()
     again = results[1]

@@ -72,6 +72,23 @@ def test_obj_comes_with_its_material_and_texture(home: Path) -> None:
     assert (home / "my ball.obj.zip").read_bytes()[:2] == b"PK"
 
 
+def test_an_obj_never_overwrites_the_picture_it_is_made_of(home: Path) -> None:
+    chair = home / "chair.jpg"
+    Image.open(picture(home / "ball.png")).convert("RGB").save(chair)
+    before = chair.read_bytes()
+    run(home, "generate", chair, "-o", home / "chair.obj")
+    assert chair.read_bytes() == before
+    assert (home / "chair.texture.jpg").exists()
+    assert trimesh.load(home / "chair.obj", force="mesh").visual.material.image.size[0] > 0
+
+
+def test_odd_names_are_names(home: Path) -> None:
+    odd = picture(home / "[red] b[x].png")
+    assert "[red] b[x].glb" in run(home, "generate", odd).stdout
+    run(home, "generate", odd, home / ("a" * 300), "-o", home / "odd", "--json", code=2)
+    assert (home / "odd" / "[red] b[x].glb").exists()
+
+
 def test_one_bad_picture_does_not_stop_the_rest(home: Path) -> None:
     good, bad = picture(home / "blue.png", "blue"), home / "bad.png"
     bad.write_bytes(b"not a picture")
@@ -95,6 +112,9 @@ def test_one_bad_picture_does_not_stop_the_rest(home: Path) -> None:
         (["generate", "ball.png", "-o", "/proc/x.glb"], "cannot be written"),
         (["generate", "ball.png", "--format", "doc"], "glb, obj, ply, stl, 3mf"),
         (["generate", "ball.png", "--faces", "-3"], "from 0 to"),
+        (["generate", "ball.png", "--faces", "1" + "0" * 400], "from 0 to"),
+        (["generate", "ball.png", "-o", "a" * 300 + ".glb"], "cannot be written"),
+        (["generate", "same.glb", "-o", "same.glb"], "one of the pictures"),
         (["generate", "ball.png", "-p", "nose=3"], "depth"),
         (["generate", "ball.png", "-p", "depth"], "NAME=VALUE"),
         (["generate", "ball.png", "--engine", "magic"], "inflate"),
@@ -114,6 +134,7 @@ def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(
     (home / "noise.png").write_bytes(bytes(range(256)))
     (home / "cut.png").write_bytes((home / "ball.png").read_bytes()[:200])
     Image.new("RGBA", (32, 32), (9, 9, 9, 0)).save(home / "clear.png")
+    (home / "same.glb").write_bytes((home / "ball.png").read_bytes())
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "cache" not in path.parts}
     stored = run(home, "cache", "ls", "--json").stdout
     done = run(home, *words, code=2)
@@ -144,6 +165,7 @@ def test_explain_says_what_is_stored_and_which_parameter_caused_the_miss(home: P
 def test_a_picture_and_all_derived_from_it_can_be_forgotten(home: Path) -> None:
     doomed, kept = picture(home / "doomed.png", "purple"), picture(home / "kept.png", "orange")
     run(home, "generate", doomed, kept, "-o", home / "both")
+    assert "removed 0" in run(home, "cache", "rm", "--picture", picture(home / "never.png", "pink")).stdout
     run(home, "cache", "rm", "--picture", doomed)
     assert stages(run(home, "generate", kept, "-o", home / "both", "--json").stdout)["export"] == "disk"
     again = stages(run(home, "generate", doomed, "-o", home / "both", "--json").stdout)
@@ -170,6 +192,11 @@ def test_render_draws_what_was_made(home: Path) -> None:
         assert views.size == (128, 64)
         red, green, blue = views.convert("RGB").getpixel((32, 32))
     assert red > 2 * max(green, blue)
+    before = (home / "ball.png").read_bytes()
+    run(home, "render", home / "ball.glb", "--size", "16")
+    assert (home / "ball-views.png").exists()
+    assert (home / "ball.png").read_bytes() == before
+    assert "not a regular file" in run(home, "render", home / "ball.glb", "-o", "/dev/null", code=2).stderr
 
 
 def test_engines_tells_stages_parameters_and_ranges(home: Path) -> None:

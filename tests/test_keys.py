@@ -106,7 +106,21 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
         encode({"x": [value]})
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, 1j, np.array([object()]), lambda: None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        {1, 2},
+        1j,
+        np.array([object()]),
+        lambda: None,
+        memoryview(np.array([1, 0])),
+        np.datetime64(5, "ns"),
+        np.timedelta64(5, "ns"),
+        np.longdouble(1),
+        np.ma.masked_array([1], [True]),
+    ],
+)
 def test_types_without_an_encoding_are_refused_by_name(value: object) -> None:
     with pytest.raises(TypeError, match=r"value\['x'\]"):
         encode({"x": value})

@@ -220,6 +220,12 @@ def test_any_function_can_use_the_store_and_the_flights(kiln: Kiln) -> None:
     assert calls == ["a cat", "a cat"]
 
 
+def test_what_a_caller_does_to_a_result_does_not_reach_the_store(kiln: Kiln) -> None:
+    first = kiln.generate(b"cat")
+    first.provenance["costs"].clear()  # type: ignore[union-attr]
+    assert kiln.generate(b"cat").cost > 0
+
+
 def test_namespaces_share_nothing(kiln: Kiln) -> None:
     kiln.generate(b"cat")
     Kiln(toy.ENGINE, kiln.store, namespace="tenant").generate(b"cat")

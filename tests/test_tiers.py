@@ -287,6 +287,28 @@ def test_the_cost_of_a_read_follows_what_reads_take() -> None:
     assert cost.of(0) == pytest.approx(0.0001, rel=0.01)
 
 
+def test_a_lease_is_let_go_of_only_when_the_disk_has_what_was_put_before(tiers: Tiers, tmp_path: Path) -> None:
+    """Else another process could take it, find nothing, and compute the same a second time."""
+    writing, let_write = threading.Event(), threading.Event()
+    put = tiers.disk.put
+
+    def slow(*args: Any, **kwargs: Any) -> bool:
+        writing.set()
+        assert let_write.wait(30)
+        return put(*args, **kwargs)
+
+    tiers.disk.put = slow  # type: ignore[method-assign]
+    assert tiers.leases.acquire(key("k"), "one", 60)
+    tiers.put(key("k"), Artifact.of(b"x", 1.0), durable=False)
+    assert writing.wait(30)
+    tiers.leases.release(key("k"), "one")
+    assert not tiers.disk.acquire(key("k"), "two", 60), "it is still held: the disk does not have it"
+    let_write.set()
+    assert tiers.flush(timeout=30)
+    assert tiers.disk.acquire(key("k"), "two", 60)
+    assert tiers.disk.get(key("k")) is not None
+
+
 def test_leases_are_the_disks(tiers: Tiers) -> None:
     assert tiers.leases.acquire(key("k"), "one", 60)
     assert not tiers.disk.acquire(key("k"), "other", 60)

@@ -31,7 +31,7 @@ from meshkiln.errors import (
 )
 from meshkiln.settings import Settings
 from meshkiln.store.memory import Memory
-from peers import Answer, Peer, free_port, peer
+from misbehaving import Answer, Peer, free_port, peer
 from serving import serving, until
 
 MESH = mirror.glb({"made": "by a peer"})

@@ -103,7 +103,7 @@ def _encode(value: Any, out: bytearray, where: str) -> None:
         out += b"f" + struct.pack(">d", value + 0.0)  # -0.0 + 0.0 is 0.0
     elif isinstance(value, str):
         _tagged(b"s", value.encode(), out)
-    elif isinstance(value, bytes | bytearray | memoryview):
+    elif isinstance(value, bytes | bytearray):
         _tagged(b"b", bytes(value), out)
     elif isinstance(value, list | tuple):
         out += b"l" + struct.pack(">Q", len(value))
@@ -146,11 +146,14 @@ def _encode_mapping(value: Mapping[Any, Any], out: bytearray, where: str) -> Non
 def _encode_array(value: Any, out: bytearray, where: str) -> None:
     import numpy as np  # only a caller who has numpy can bring an array here
 
-    if isinstance(value, np.generic):
-        # A numpy scalar is the Python number it stands for, so that np.float64(1) and 1.0 make one key.
-        _encode(value.item(), out, where)
-        return
-    if not isinstance(value, np.ndarray) or value.dtype.hasobject or value.dtype.fields is not None:
+    if isinstance(value, np.generic) and value.dtype.kind in "biufSU":
+        plain = value.item()
+        # A numpy scalar is the Python value it stands for, so that np.float64(1) and 1.0 make one key. Those that stand
+        # for none (dates, durations, long doubles, records) are refused below, although some pass for a number.
+        if isinstance(plain, bool | int | float | str | bytes):
+            _encode(plain, out, where)
+            return
+    if type(value) is not np.ndarray or value.dtype.hasobject or value.dtype.kind not in "biufcSU":
         raise TypeError(
             f"{where} is a {type(value).__qualname__} of {value.dtype}; only plain arrays can be part of a key"
         )

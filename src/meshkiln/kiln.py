@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from meshkiln.engines.base import Engine, engine
+from meshkiln.engines import base
+from meshkiln.engines.base import Engine
 from meshkiln.errors import BadInput
 from meshkiln.flights import Flights
 from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, Steps, advance
@@ -45,14 +46,14 @@ class Kiln:
 
     def __init__(
         self,
-        engine_: Engine | str = "inflate",
+        engine: Engine | str = "inflate",
         store: Store | None = None,
         *,
         flights: Flights | None = None,
         runner: Runner = run_here,
         namespace: str = "",
     ) -> None:
-        self.engine = engine(engine_) if isinstance(engine_, str) else engine_
+        self.engine = base.engine(engine) if isinstance(engine, str) else engine
         self.store = open_store() if store is None else store
         leases = cast("Leases | None", getattr(self.store, "leases", None))
         self.flights = Flights(leases=leases) if flights is None else flights

@@ -181,6 +181,8 @@ class _Call:
         data, media_type = pack_result(result, self.name)
         if callable(self.cost):
             seconds = float(self.cost(result))
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise ValueError(f"cost gave {seconds!r}, which is not a number of seconds of at least 0")
         elif self.cost is not None:
             seconds = self.cost
         provenance: dict[str, Json] = {"function": self.name, "version": self.version, "made": time.time()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -17,8 +18,9 @@ def write_whole(path: Path, data: bytes) -> Path:
 
     Raises BadOutput, saying why, when the folder does not exist or cannot be written; nothing is left behind then.
     """
+    check_writable(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".meshkiln-", dir=path.parent)
     except OSError as error:
         raise BadOutput(f"{path} cannot be written: {error.strerror}") from None
     try:
@@ -29,10 +31,12 @@ def write_whole(path: Path, data: bytes) -> Path:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # an interruption too leaves nothing behind
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise BadOutput(f"{path} cannot be written: {error.strerror}") from None
+        if isinstance(error, OSError):
+            raise BadOutput(f"{path} cannot be written: {error.strerror}") from None
+        raise
     return path
 
 
@@ -41,12 +45,15 @@ def check_writable(path: Path) -> None:
 
     Folders that do not exist yet are judged by the nearest one that does: it is where they would be made.
     """
-    if path.is_dir():
-        raise BadOutput(f"{path} is a folder; name a file in it")
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
+        if path.is_dir():
+            raise BadOutput(f"{path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            # Replacing a device or a pipe by a file would break whatever else uses it.
+            raise BadOutput(f"{path} is not a regular file; name another")
+        folder = path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
         # Trying is the only test that holds for every file system, for root and under quotas.
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -59,16 +66,25 @@ def write_unzipped(path: Path, archive: bytes) -> Path:
     archive : a zip of mesh.obj, mesh.mtl and a texture, as `export` makes it
     Raises BadOutput when one of them cannot be written.
     """
-    # OBJ and MTL end a file's name at white space.
-    stem = "_".join(path.stem.split())
+    # OBJ and MTL end a file's name at white space: `unzipped_name` has none.
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
-        names = {name: name.replace("mesh", stem, 1) for name in files.namelist()}
-        for name, renamed in names.items():
+        names = {name: unzipped_name(path, name) for name in files.namelist()}
+        for name, target in names.items():
             data = files.read(name)
-            if not name.endswith((".obj", ".mtl")):
-                write_whole(path.with_name(renamed), data)
-                continue
-            for old, new in names.items():
-                data = data.replace(old.encode(), new.encode(), 1)
-            write_whole(path if name.endswith(".obj") else path.with_name(renamed), data)
+            if name.endswith((".obj", ".mtl")):
+                # In one pass: a new name may contain an old one.
+                pattern = re.compile(b"|".join(re.escape(os.fsencode(old)) for old in names))
+                data = pattern.sub(lambda found: os.fsencode(names[os.fsdecode(found[0])].name), data)
+            write_whole(target, data)
     return path
+
+
+def unzipped_name(path: Path, name: str) -> Path:
+    """Where `write_unzipped` puts the archive's file `name` for an OBJ at `path`.
+
+    The texture's name says what it is, as `chair.jpg` may well be the picture that `chair.obj` is made of.
+    """
+    if name.endswith(".obj"):
+        return path
+    stem = "_".join(path.stem.split())
+    return path.with_name(stem + (".mtl" if name.endswith(".mtl") else f".texture{Path(name).suffix}"))

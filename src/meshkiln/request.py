@@ -12,6 +12,9 @@ from meshkiln.engines.base import PICTURE, Engine, Scalar, Stage
 from meshkiln.errors import BadParameter, BadPicture
 from meshkiln.keys import Digest, Key, output_key, source_key, stage_key
 
+MAX_FILE_BYTES = 512 * 2**20
+"""A picture's file is read whole; 64 million pixels of 16 bits and four channels, uncompressed, take as much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -97,6 +100,8 @@ def picture_bytes(picture: object) -> bytes:
     if isinstance(picture, str | os.PathLike):
         path = Path(picture)
         try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise BadPicture(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, the limit; give a smaller file")
             return path.read_bytes()
         except IsADirectoryError:
             raise BadPicture(f"{path} is a folder; give a picture file") from None
@@ -104,7 +109,10 @@ def picture_bytes(picture: object) -> bytes:
             raise BadPicture(f"{path} does not exist") from None
         except OSError as error:
             raise BadPicture(f"{path} cannot be read: {error.strerror}") from None
-    if hasattr(picture, "__array_interface__") or hasattr(picture, "__array__"):
+        except ValueError as error:
+            raise BadPicture(f"{str(path)!r} is no path: {error}") from None
+    # Asked of the type: a PIL image would be decoded by being asked itself, before its size is checked.
+    if hasattr(type(picture), "__array_interface__") or hasattr(type(picture), "__array__"):
         return _pixels(picture)
     raise BadPicture(f"a picture is a path, bytes, a PIL image or an array, not a {type(picture).__qualname__}")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,7 +75,7 @@ class Result:
     seconds : wall-clock time of this answer
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     media_type: str
     key: Key
     digest: Digest
@@ -124,7 +125,8 @@ def result_of(links: Sequence[Link], made: Mapping[str, Made], seconds: float) -
         cost=cost,
         saved=max(0.0, cost - ran),
         seconds=seconds,
-        provenance=last.provenance,
+        # The caller's own: what he does to it must not reach the store.
+        provenance=copy.deepcopy(dict(last.provenance)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def rm(keys: tuple[str, ...], picture: Path | None) -> None:
         raise BadInput("name the keys to remove (see `meshkiln cache ls`), or give --picture FILE")
     disk = Disk()
     try:
+        held = set(disk)  # finding out what came from a picture may read it, and so store its record
         doomed = [key for text in keys for key in _matching(disk, text)]
         if picture is not None:
             doomed += _derived(disk, picture)
@@ -100,7 +102,7 @@ def rm(keys: tuple[str, ...], picture: Path | None) -> None:
         for key in dict.fromkeys(doomed):
             if key in disk:
                 del disk[key]
-                removed += 1
+                removed += key in held
     finally:
         disk.close()
     click.echo(f"removed {removed} artifact{'s' if removed != 1 else ''}")
@@ -173,6 +175,6 @@ def _derived(disk: Disk, picture: Path) -> list[Key]:
             doomed += disk.keys_where(source=kiln.source(picture))
         except BadPicture:
             # An unreadable path is the caller's mistake; a file that is no picture has nothing derived from it.
-            if not picture.is_file():
+            if not os.path.isfile(picture):
                 raise
     return doomed

@@ -31,7 +31,7 @@ class Expectation:
 
 
 @click.command(short_help="What a request would find and what it would compute.")
-@click.argument("picture", type=click.Path(path_type=Path))
+@click.argument("picture", type=click.Path(path_type=Path, readable=False))
 @parameter_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(

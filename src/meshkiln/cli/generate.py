@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,9 +41,12 @@ def parameter_options(command: click.decorators.FC) -> click.decorators.FC:
 
 
 @click.command(short_help="Make a mesh of each picture.")
-@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="A file, or a folder (always for several pictures)."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, readable=False),
+    help="A file; or a folder, as for several pictures.",
 )
 @parameter_options
 @click.option("--refresh", is_flag=True, help="Compute every stage again, whatever is stored.")
@@ -79,6 +83,8 @@ def generate(
     asked.canonical({**parameters, "format": format_})
     for target in targets:
         check_writable(target)
+        if any(os.path.exists(target) and os.path.exists(p) and os.path.samefile(target, p) for p in pictures):
+            raise BadOutput(f"{target} is one of the pictures; name another file")
     kiln = Kiln(asked)
     worst = 0
     try:
@@ -120,7 +126,7 @@ def _format(asked: Engine, format_: str | None, output: Path | None) -> str:
     """The format asked for: by name, or by the suffix of the file asked for."""
     if format_ is not None:
         return format_
-    if output is None or output.is_dir() or not output.suffix:
+    if output is None or os.path.isdir(output) or not output.suffix:
         return "glb"
     suffixes = [output.suffix[1:].lower(), output.with_suffix("").suffix[1:].lower()]
     said = suffixes[1] if suffixes[0] == "zip" else suffixes[0]
@@ -133,7 +139,7 @@ def _targets(asked: Engine, pictures: tuple[Path, ...], output: Path | None, for
     """Where each picture's mesh goes: the file that was named, or the picture's name in a folder."""
     zipped = asked.formats.get(format_) == "application/zip"
     suffix = f".{format_}.zip" if zipped else f".{format_}"
-    if output is not None and not output.is_dir() and output.suffix:
+    if output is not None and not os.path.isdir(output) and output.suffix:
         if len(pictures) > 1:
             raise BadOutput(f"{output} is one file, for {len(pictures)} pictures; give a folder")
         if not output.name.lower().endswith((suffix, f".{format_}")):
@@ -196,6 +202,6 @@ def _progress(total: int, quiet: bool) -> Iterator[_Said]:
     if quiet or not stderr.is_terminal:
         yield _Said(None, total)
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=stderr, transient=True) as progress:
         yield _Said(progress, total)

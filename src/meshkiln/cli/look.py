@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def engines(as_json: bool) -> None:
         return
     out = show.console()
     for engine in found.values():
-        out.print(f"[bold]{engine.name}[/]  {engine.help}")
+        out.print(f"{engine.name}  {engine.help}", style="bold")
         out.print("  " + " → ".join(stage.name for stage in engine.stages))
         out.print(f"  formats: {', '.join(engine.formats)}")
         for name, parameters in engine.recipes.items():
@@ -66,16 +67,16 @@ def _as_json(engine: Engine) -> dict[str, object]:
 
 @click.command(short_help="Draw a mesh as a picture.")
 @click.argument("mesh", type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="The PNG file.  [default: MESH with .png]")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The PNG file.  [default: MESH-views.png]")
 @click.option("--views", default="front,three-quarter,side,back", show_default=True, help="Which sides, left to right.")
 @click.option("--size", default=512, show_default=True, type=click.IntRange(16, 4096), help="Pixels of one view.")
 def render(mesh: Path, output: Path | None, views: str, size: int) -> None:
     """Draw MESH (GLB, OBJ, PLY, STL or 3MF) from several sides into one PNG, in software."""
     from meshkiln.render import render as draw
 
-    if not mesh.is_file():
-        raise BadInput(f"{mesh} {'is a folder' if mesh.is_dir() else 'does not exist'}; give a mesh file")
-    target = output or mesh.with_suffix(".png")
+    if not os.path.isfile(mesh):
+        raise BadInput(f"{mesh} {'is a folder' if os.path.isdir(mesh) else 'does not exist'}; give a mesh file")
+    target = output or mesh.with_name(f"{mesh.stem}-views.png")
     check_writable(target)
     picture = draw(mesh, views=tuple(view.strip() for view in views.split(",")), size=size)
     import io

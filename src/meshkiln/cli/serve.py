@@ -38,10 +38,10 @@ def serve(
     run(loaded)
 
 
-@click.command(short_help="Every setting, its value and where it came from.")
+@click.command(short_help="Every setting of the server, its value and where it came from.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def settings(as_json: bool) -> None:
-    """Every setting with its value, where that came from, and what is allowed."""
+    """Every setting of the server with its value, where that came from, and what is allowed."""
     loaded = load()
     if as_json:
         click.echo(json.dumps(_as_json(loaded), indent=2))

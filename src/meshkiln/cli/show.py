@@ -40,7 +40,7 @@ def source(stage: StageReport) -> str:
         return "not needed"
     if stage.source == "computed":
         return "computed by another request" if stage.joined else "computed"
-    return f"found in {stage.source}"
+    return "found on disk" if stage.source == "disk" else f"found in {stage.source}"
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -66,5 +66,6 @@ def stage_table(result: Result) -> Table:
 
 def console(stderr: bool = False) -> Console:
     """A console that never wraps what is piped to a file or another program."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+    # Without markup: a file may well be called "[red].png".
+    made = Console(stderr=stderr, highlight=False, markup=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=160)

@@ -54,6 +54,8 @@ class Parameter:
         """
         kind = type(self.default)
         result: Scalar
+        if isinstance(value, int) and abs(value) > 2**63:
+            raise BadParameter(f"{self.name} is a number of {len(hex(value))} digits; give {self.allowed()}")
         if kind is bool and isinstance(value, bool):
             result = value
         elif kind is int and _is_number(value) and float(cast(float, value)).is_integer():

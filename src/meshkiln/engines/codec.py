@@ -17,6 +17,9 @@ def pack(value: Value) -> bytes:
     import numpy as np
     from safetensors.numpy import save
 
+    if "__metadata__" in value:
+        raise ValueError("an array cannot be named __metadata__: safetensors keeps that name for itself")
+
     return bytes(save({name: np.asarray(array, order="C") for name, array in value.items()}))
 
 

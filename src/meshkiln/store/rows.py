@@ -263,4 +263,6 @@ def names_file(connection: sqlite3.Connection, file: str) -> bool:
         id_ = int(file.partition("-")[0], 16)
     except ValueError:
         return False
+    if id_ >= 2**63:  # somebody else's file: rows have no such numbers
+        return False
     return connection.execute("SELECT 1 FROM artifacts WHERE id = ? AND file = ?", (id_, file)).fetchone() is not None

@@ -98,11 +98,12 @@ class Tiers(Store):
         self._waiting_bytes = 0
         self._writing: Key | None = None
         self._writing_behind = False
+        self._releases: list[tuple[Key, str]] = []
 
     @property
     def leases(self) -> Leases:
-        """The disk's: leases hold among the processes that share it."""
-        return self.disk
+        """The disk's, let go of only when what was put before is there for the other processes to find."""
+        return _Leases(self)
 
     # The mapping.
 
@@ -236,6 +237,7 @@ class Tiers(Store):
             done = self._changed.wait_for(lambda: not self._waiting and self._writing is None, timeout)
         self._tell_hits()
         self.disk.flush()
+        self._release()
         return done
 
     def close(self) -> None:
@@ -271,7 +273,7 @@ class Tiers(Store):
                 if self._writing is None:
                     self._writing_behind = False
                     self._changed.notify_all()
-                    return
+                    break
                 key, waiting = self._writing, self._waiting[self._writing]
             self._write(key, waiting)
             with self._changed:
@@ -280,6 +282,15 @@ class Tiers(Store):
                     self._dequeue(key)
                 self._writing = None
                 self._changed.notify_all()
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of the leases that waited for the disk."""
+        with self._changed:
+            releases, self._releases = self._releases, []
+        for key, owner in releases:
+            with self._guarded("release"):
+                self.disk.release(key, owner)
 
     def _write_now(self, key: Key, waiting: _Waiting) -> bool:
         with self._changed:
@@ -324,6 +335,35 @@ class Tiers(Store):
         # The parent's thread, which does not exist here, writes what is waiting.
         self._faults.renew_lock()
         self._begin()
+
+
+class _Leases:
+    """The disk's leases, whose release waits for what is being written behind.
+
+    Otherwise another process could take the lease on a key, look for its artifact before the disk has it, and compute
+    it a second time.
+    """
+
+    def __init__(self, tiers: Tiers) -> None:
+        self._tiers = tiers
+
+    def acquire(self, key: Key, owner: str, seconds: float) -> bool:
+        tiers = self._tiers
+        with tiers._changed:
+            tiers._releases = [release for release in tiers._releases if release != (key, owner)]
+        return tiers.disk.acquire(key, owner, seconds)
+
+    def renew(self, key: Key, owner: str, seconds: float) -> bool:
+        return self._tiers.disk.renew(key, owner, seconds)
+
+    def release(self, key: Key, owner: str) -> None:
+        tiers = self._tiers
+        with tiers._changed:
+            pending = bool(tiers._waiting) or tiers._writing is not None
+            if pending:
+                tiers._releases.append((key, owner))
+        if not pending:
+            tiers.disk.release(key, owner)
 
 
 _ALIVE: weakref.WeakValueDictionary[int, Tiers] = weakref.WeakValueDictionary()  # by id: a mapping has no hash

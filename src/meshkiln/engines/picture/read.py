@@ -7,6 +7,7 @@ is zero. Files are decoded by Pillow; the number of pixels is checked before any
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -90,7 +91,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         raise BadPicture(_refusal(data))
     try:
         # Named formats only: Pillow would otherwise try some forty, one of which calls an external program.
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings():
+            # Our own limit is checked below, with a sentence of its own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadPicture(
             f"the picture has more than {max_pixels / 1e6:g} million pixels, the limit; give a smaller one"
@@ -118,7 +122,10 @@ def raw_picture(picture: Any) -> bytes:
     """
     if isinstance(picture, Image.Image):
         _check_size(*picture.size, MAX_PIXELS)
-        picture.load()
+        try:
+            picture.load()
+        except OSError as error:
+            raise BadPicture(f"the image cannot be decoded: {error}") from None
         return pack({"pixels": _canonical(picture)})
     array = np.asarray(picture)
     if array.ndim == 2:
