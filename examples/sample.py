@@ -259,8 +259,8 @@ def _ground(size: int) -> NDArray[np.float32]:
     near = np.flatnonzero(np.linalg.norm(p - [0, 0, 0], axis=1) < 4.0)
     up = np.broadcast_to(np.array([0, 1, 0], np.float32), p.shape)
     light = np.ones(len(p), np.float32)
-    light[near] = 0.42 + 0.58 * _lit(p[near] + up[near] * 0.01, _unit(KEY), 0.34, 60, 0.09)
-    light[near] *= 0.45 + 0.55 * _open(p[near] + up[near] * 0.001, up[near])
+    light[near] = 0.62 + 0.38 * _lit(p[near] + up[near] * 0.01, _unit(KEY), 0.34, 60, 0.09)
+    light[near] *= 0.66 + 0.34 * _open(p[near] + up[near] * 0.001, up[near])
     height = (y.ravel() + 0.5) / size
     falloff = 1.02 - 0.16 * np.hypot(x.ravel() / size - 0.42, height - 0.45)
     colour = ALBEDO[PAPER] * (light * falloff)[:, None]
