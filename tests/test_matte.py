@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,6 +62,15 @@ def test_plain_grounds_and_the_holes_one_sees_them_through(shape: Any, ground: t
     found = mask_of(opaque(pictures.painted(mask, (200, 120, 40), ground)))
     assert pictures.iou(found, mask) > 0.96
     assert not found[128, 128 if shape is pictures.ring else 188]
+
+
+def test_a_hole_with_a_blurred_rim_is_a_hole() -> None:
+    mask = pictures.ring(256)
+    painted = pictures.painted(mask, (200, 120, 40), (127, 127, 127))
+    blurred = cv2.GaussianBlur(painted, (0, 0), 2.5)
+    found = mask_of(opaque(blurred))
+    assert pictures.iou(found, mask) > 0.9
+    assert not found[128, 128]
 
 
 def test_a_soft_shadow_is_not_part_of_the_subject() -> None:
