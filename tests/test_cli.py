@@ -156,6 +156,8 @@ def test_explain_says_what_is_stored_and_which_parameter_caused_the_miss(home: P
     assert rows["inflate"]["runs"]
     assert rows["inflate"]["reason"] == "depth: stored 1.0, asked 2.0"
     assert rows["inflate"]["expected_seconds"] > 0
+    rows = {row["stage"]: row for row in json.loads(run(home, "explain", ball, "--format", "stl", "--json").stdout)}
+    assert rows["export"]["reason"] == "format: stored glb, asked stl"
     unknown = json.loads(run(home, "explain", picture(home / "new.png", "green"), "--json").stdout)
     assert unknown[1]["key"] is None
     assert "read" in unknown[0]["reason"]

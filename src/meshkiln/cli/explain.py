@@ -112,13 +112,14 @@ def _reason(link: Link, made: Sequence[Entry], source: str | None, parameters: M
         return "this file has not been read before"
     if link.stage.cutoff:
         return "its output is wanted, and it is cheaper to make than to keep"
-    siblings = [entry for entry in made if entry.provenance.get("source") == source]
-    if not siblings:
-        return "not made from this picture before, or evicted"
+    # Parameters gather along the chain: what another engine made has some that this request does not know.
     differences = []
-    for entry in siblings:
+    for entry in made:
         before = cast("dict[str, Any]", entry.provenance.get("parameters") or {})
-        differences.append({n: v for n, v in before.items() if n in parameters and parameters[n] != v})
+        if entry.provenance.get("source") == source and set(before) <= set(parameters):
+            differences.append({name: value for name, value in before.items() if parameters[name] != value})
+    if not differences:
+        return "not made from this picture before, or evicted"
     nearest = min(differences, key=len)
     if not nearest:
         return "evicted, or the stage has a new version"
