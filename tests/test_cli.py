@@ -148,7 +148,7 @@ def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(
 
 
 def test_explain_says_what_is_stored_and_which_parameter_caused_the_miss(home: Path) -> None:
-    ball = picture(home / "ball.png")
+    ball = picture(home / "explained.png", "teal")
     run(home, "generate", ball)
     rows = {row["stage"]: row for row in json.loads(run(home, "explain", ball, "--json").stdout)}
     assert not any(row["runs"] for row in rows.values())
