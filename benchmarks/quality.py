@@ -50,8 +50,8 @@ from meshkiln.quality import metrics
 from results_file import Bar, Results, data_folder
 
 RESOLUTION = 128
-"""Cells of the grid that is decoded for measuring; 256 changes no figure beyond its interval and takes four times as
-long. Pictures are decoded at 256."""
+"""Cells of the grid that is decoded for measuring; what a finer one would change has not
+been measured. Pictures are decoded at 256."""
 Rows = list[dict[str, Any]]
 
 
