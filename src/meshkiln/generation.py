@@ -24,7 +24,8 @@ from meshkiln.workers.task import Payload, Ran, Runner, Task
 RECORD = "application/vnd.meshkiln.record"
 """Media type of a record: the 32-byte digest of what a cut-off stage made."""
 READ_SECONDS_PER_BYTE = 2e-9
-"""Seconds a byte costs to bring back from the disk store, verified: what keeping an output is weighed against."""
+"""Seconds a byte has to have cost for its output to be kept: six times what a first, verified get of a 1 MiB artifact
+takes from the page cache (`benchmarks/disk_store.py`), since a medium may be cold and room has its price too."""
 
 Report = Callable[[str, int, int], None]
 """Called with (stage name, step, steps) while stages run."""

@@ -15,7 +15,7 @@ from meshkiln.engines import base
 from meshkiln.engines.base import Engine
 from meshkiln.errors import BadInput
 from meshkiln.flights import Flights
-from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, Steps, advance
+from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, advance
 from meshkiln.request import Link, Request, canonical_request, chain, picture_bytes
 from meshkiln.result import Result, StageReport, result_of
 from meshkiln.store.base import Leases, Store
@@ -90,9 +90,7 @@ class Kiln:
         """
         started = time.perf_counter()
         request, data = self.request(picture, {"format": format, **parameters}, recipe)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        ask = Ask(request, data, refresh, priority, client, report)
-        links, made = self._fly(ask, self._driver.drive(ask), deadline)
+        links, made = self._fly(Ask(request, data, refresh, priority, client, report), timeout)
         return result_of(links, made, time.perf_counter() - started)
 
     async def agenerate(
@@ -170,8 +168,7 @@ class Kiln:
         known = self.chain(request)[cutoffs[-1]].output
         if known is not None:
             return known.hex()
-        ask = Ask(request, data)
-        links, _ = self._fly(ask, self._driver.drive(ask, through=cutoffs[-1] + 1), None)
+        links, _ = self._fly(Ask(request, data), through=cutoffs[-1] + 1)
         output = links[-1].output
         assert output is not None
         return output.hex()
@@ -198,7 +195,9 @@ class Kiln:
         self.flights.close()
         self.store.close()
 
-    def _fly(self, ask: Ask, steps: Steps, deadline: float | None) -> Outcome:
+    def _fly(self, ask: Ask, timeout: float | None = None, through: int | None = None) -> Outcome:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        steps = self._driver.drive(ask, through)
         flown = advance(steps, None)
         while isinstance(flown, Flown):
             try:

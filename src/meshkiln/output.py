@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import stat
 import tempfile
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ def write_whole(path: Path, data: bytes) -> Path:
 
     Raises BadOutput, saying why, when the folder does not exist or cannot be written; nothing is left behind then.
     """
-    check_writable(path)
+    _require_replaceable(path)
     try:
         handle, temporary = tempfile.mkstemp(prefix=".meshkiln-", dir=path.parent)
     except OSError as error:
@@ -45,12 +46,8 @@ def check_writable(path: Path) -> None:
 
     Folders that do not exist yet are judged by the nearest one that does: it is where they would be made.
     """
+    _require_replaceable(path)
     try:
-        if path.is_dir():
-            raise BadOutput(f"{path} is a folder; name a file in it")
-        if path.exists() and not path.is_file():
-            # Replacing a device or a pipe by a file would break whatever else uses it.
-            raise BadOutput(f"{path} is not a regular file; name another")
         folder = path.parent
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -58,6 +55,20 @@ def check_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise BadOutput(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _require_replaceable(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadOutput(f"{path} cannot be written: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise BadOutput(f"{path} is a folder; name a file in it")
+    if not stat.S_ISREG(mode):
+        # Replacing a device or a pipe by a file would break whatever else uses it.
+        raise BadOutput(f"{path} is not a regular file; name another")
 
 
 def write_unzipped(path: Path, archive: bytes) -> Path:
