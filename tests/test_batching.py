@@ -221,6 +221,19 @@ def test_what_an_estimate_got_wrong_is_put_right() -> None:
     assert seconds["heavy"] == pytest.approx(seconds["light"], abs=8.0)
 
 
+def test_one_measurement_far_off_does_not_make_a_kind_wait_behind_all_that_is_cheap() -> None:
+    queue = scheduler()
+    for _ in range(20):
+        queue.ran(item(FOURS), 0.01)
+        queue.ran(item(ALONE), 0.01)
+    queue.ran(item(FOURS), 600.0)
+    offered(queue, *(item(ALONE, "theirs") for _ in range(500)), mine := item(FOURS, "mine"))
+    assert mine in [one for batch in everything(queue)[:3] for one in batch]
+    for _ in range(40):
+        queue.ran(item(FOURS), 600.0)
+    assert queue.cost(item(FOURS)) > 500, "what stays far off is followed"
+
+
 def test_higher_priority_is_sooner_and_lower_is_not_never() -> None:
     queue = scheduler()
     offered(queue, *(item(ALONE, "c", Patient(priority=-1)) for _ in range(40)))

@@ -47,7 +47,8 @@ class Run:
 class Runs:
     """The runs there are.
 
-    most : how many may be in the kiln at one time
+    most : how many may be in the kiln at one time; as many again for clients of whom none is there, since what is in
+        the kiln is worked on fairly, and who waits before it is not
     expected : compute seconds of a request by what was measured; 0 while nothing was
     joining : False gives each job a run of its own
     """
@@ -90,9 +91,10 @@ class Runs:
 
     def begin(self) -> Run | None:
         """The run whose turn it is, when there is room for one more."""
-        if len(self.active) >= self.most:
+        if len(self.active) >= 2 * self.most:
             return None
-        run = self._turns.pop()
+        full = len(self.active) >= self.most
+        run = self._turns.pop({job.client for run in self.active for job in run.jobs.values()} if full else ())
         if run is not None:
             run.begun, run.deadline = True, run.latest
             self.active.add(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -34,13 +34,16 @@ class Turns(Generic[T]):
         line.insert(place, (priority, item))
         self._stands.setdefault(item, set()).add(client)
 
-    def pop(self) -> T | None:
-        """Whose turn it is, taken out; None when nobody waits. That client's next turn comes after all others'."""
-        if not self._lines:
+    def pop(self, but: Collection[str] = ()) -> T | None:
+        """Whose turn it is, taken out; None when nobody waits. That client's next turn comes after all others'.
+
+        but : clients that are passed over; they keep their places
+        """
+        client = next((client for client in self._lines if client not in but), None)
+        if client is None:
             return None
-        client, line = next(iter(self._lines.items()))
+        item = self._lines[client][0][1]
         self._lines.move_to_end(client)
-        item = line[0][1]
         self.remove(item)
         return item
 
