@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from meshkiln import __version__
 from meshkiln.engines.base import Engine
 from meshkiln.errors import MeshkilnError
-from meshkiln.gateway import openapi
+from meshkiln.gateway import openapi, studio
 from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.events import at_its_end
 from meshkiln.gateway.gateway import KEY, Gateway
@@ -162,6 +162,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
     async def metrics() -> Response:
         return Response(await asyncio.to_thread(gateway.metrics.exposition), media_type=METRICS_TYPE)
 
+    studio.add(app)
     return app
 
 
@@ -184,7 +185,16 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "formats": dict(engine.formats),
         "recipes": {name: dict(parameters) for name, parameters in engine.recipes.items()},
         "parameters": [
-            {"name": p.name, "default": p.default, "allowed": p.allowed(), "help": p.help} for p in engine.parameters
+            {
+                "name": p.name,
+                "default": p.default,
+                "allowed": p.allowed(),
+                "help": p.help,
+                "low": p.low,
+                "high": p.high,
+                "choices": list(p.choices),
+            }
+            for p in engine.parameters
         ],
     }
 

@@ -1,0 +1,154 @@
+// What the server says, and how it is asked. Paths, names and shapes are those of docs/api.md.
+
+export type State = "queued" | "running" | "succeeded" | "failed" | "cancelled";
+
+export interface Stage {
+  stage: string;
+  key: string | null;
+  source: string | null;
+  seconds: number;
+  bytes: number;
+  joined: boolean;
+}
+
+export interface Feedback {
+  rating: number;
+  reason?: string | null;
+}
+
+export interface Generation {
+  id: string;
+  state: State;
+  engine: string;
+  recipe: string | null;
+  parameters: Record<string, unknown>;
+  created: number;
+  started: number | null;
+  finished: number | null;
+  position: number | null;
+  estimated_seconds: number | null;
+  error: { title: string; detail?: string } | null;
+  links: { self: string; events: string; artifact?: string; formats?: Record<string, string>; preview?: string };
+  key?: string;
+  bytes?: number;
+  media_type?: string;
+  stages?: Stage[];
+  cost_seconds?: number;
+  saved_seconds?: number;
+  feedback?: Feedback | null;
+}
+
+export interface Parameter {
+  name: string;
+  default: string | number | boolean;
+  allowed: string;
+  help: string;
+  low: number | null;
+  high: number | null;
+  choices: string[];
+}
+
+export interface Engine {
+  name: string;
+  help: string;
+  stages: string[];
+  formats: Record<string, string>;
+  recipes: Record<string, Record<string, unknown>>;
+  parameters: Parameter[];
+}
+
+/** The server refused, and says why (RFC 9457). */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    readonly title: string,
+    readonly detail: string,
+    readonly retryAfter: number,
+  ) {
+    super(detail ? `${title}: ${detail}` : title);
+  }
+}
+
+/** Nobody answered. */
+export class Away extends Error {}
+
+type Listener = (here: boolean) => void;
+const listeners = new Set<Listener>();
+let here = true;
+let looking = 0;
+
+/** Call `listener` whenever the server goes or comes back. Returns how to stop. */
+export function onPresence(listener: Listener): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export const isHere = (): boolean => here;
+
+function told(now: boolean): void {
+  if (now === here) return;
+  here = now;
+  for (const listener of listeners) listener(now);
+  if (!now) look();
+}
+
+/** Ask every second whether the server is back. */
+function look(): void {
+  clearTimeout(looking);
+  looking = setTimeout(async () => {
+    try {
+      const answer = await fetch("/healthz", { cache: "no-store" });
+      if (answer.ok) return told(true);
+    } catch {
+      // still away
+    }
+    look();
+  }, 1000);
+}
+
+/** Ask the server. Throws Away when nobody answers, Problem when it refuses. */
+export async function ask(path: string, init?: RequestInit): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, init);
+  } catch (error) {
+    if (init?.signal?.aborted) throw error;
+    told(false);
+    throw new Away("The server does not answer");
+  }
+  told(true);
+  if (answer.ok) return answer;
+  const wait = Number(answer.headers.get("retry-after")) || 0;
+  let title = `The server answered ${answer.status}`;
+  let detail = "";
+  try {
+    const said = await answer.json();
+    title = said.title ?? title;
+    detail = said.detail ?? "";
+  } catch {
+    // not a problem document: its status has to do
+  }
+  throw new Problem(answer.status, title, detail, wait);
+}
+
+export async function read<T>(path: string, init?: RequestInit): Promise<T> {
+  return (await ask(path, init)).json() as Promise<T>;
+}
+
+export function generate(picture: Blob, query: Record<string, string>): Promise<Generation> {
+  const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream";
+  return read(`/v1/generations?${new URLSearchParams(query)}`, {
+    method: "POST",
+    headers: { "Content-Type": type },
+    body: picture,
+  });
+}
+
+/** The server was noticed to be away by something else than `ask`: an event stream that broke. */
+export async function doubt(): Promise<void> {
+  try {
+    await ask("/healthz", { cache: "no-store" });
+  } catch {
+    // `ask` has told everybody
+  }
+}

@@ -1,0 +1,97 @@
+// What survives a refresh: items in localStorage (one entry each, so that tabs do not overwrite each other's), their
+// pictures in IndexedDB. A browser that refuses either (private windows) still works until the page is closed.
+
+const PREFIX = "meshkiln.item.";
+const memory = new Map<string, Blob>();
+
+export function keptItems(): string[] {
+  try {
+    return Object.keys(localStorage).filter((name) => name.startsWith(PREFIX)).map((name) => localStorage.getItem(name) ?? "");
+  } catch {
+    return [];
+  }
+}
+
+export function keepItem(id: string, text: string): void {
+  try {
+    localStorage.setItem(PREFIX + id, text);
+  } catch {
+    // full or refused: the item lives as long as the page
+  }
+}
+
+export function dropItem(id: string): void {
+  try {
+    localStorage.removeItem(PREFIX + id);
+  } catch {
+    // never kept
+  }
+  memory.delete(id);
+  void transact("readwrite", (store) => store.delete(id));
+}
+
+/** Call `changed` with an item's id and text (null: gone) when another tab wrote it. */
+export function onOtherTab(changed: (id: string, text: string | null) => void): void {
+  addEventListener("storage", (event) => {
+    if (event.key?.startsWith(PREFIX)) changed(event.key.slice(PREFIX.length), event.newValue);
+  });
+}
+
+export function setting<T>(name: string, otherwise: T): T {
+  try {
+    const text = localStorage.getItem(`meshkiln.${name}`);
+    return text === null ? otherwise : (JSON.parse(text) as T);
+  } catch {
+    return otherwise;
+  }
+}
+
+export function keepSetting(name: string, value: unknown): void {
+  try {
+    localStorage.setItem(`meshkiln.${name}`, JSON.stringify(value));
+  } catch {
+    // refused
+  }
+}
+
+let opened: Promise<IDBDatabase | null> | null = null;
+
+function database(): Promise<IDBDatabase | null> {
+  opened ??= new Promise((resolve) => {
+    try {
+      const request = indexedDB.open("meshkiln", 1);
+      request.onupgradeneeded = () => request.result.createObjectStore("pictures");
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => resolve(null);
+      request.onblocked = () => resolve(null);
+    } catch {
+      resolve(null);
+    }
+  });
+  return opened;
+}
+
+async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T | null> {
+  const base = await database();
+  if (base === null) return null;
+  return new Promise((resolve) => {
+    try {
+      const request = act(base.transaction("pictures", mode).objectStore("pictures"));
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => resolve(null);
+    } catch {
+      resolve(null);
+    }
+  });
+}
+
+export async function keepPicture(id: string, picture: Blob): Promise<void> {
+  memory.set(id, picture);
+  await transact("readwrite", (store) => store.put(picture, id));
+}
+
+export async function pictureOf(id: string): Promise<Blob | null> {
+  const found = memory.get(id) ?? ((await transact("readonly", (store) => store.get(id))) as Blob | null | undefined);
+  if (found) memory.set(id, found);
+  return found ?? null;
+}

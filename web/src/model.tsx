@@ -1,0 +1,77 @@
+// The viewer's frame: its buttons, and what is known of the mesh.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Look, View } from "./viewer";
+import { count } from "./words";
+
+const LOOKS: [Look, string][] = [
+  ["picture", "Textured"],
+  ["clay", "Clay"],
+  ["wireframe", "Wireframe"],
+  ["normals", "Normals"],
+];
+
+export function Model(props: { url: string; name: string; millimetres: number }) {
+  const host = useRef<HTMLDivElement>(null);
+  const [view, setView] = useState<View | null>(null);
+  const [look, setLook] = useState<Look>("picture");
+  const [turning, setTurning] = useState(false);
+  const [problem, setProblem] = useState("");
+  useEffect(() => {
+    const abort = new AbortController();
+    let shown: View | null = null;
+    setProblem("");
+    import("./viewer").then((viewer) => viewer.show(host.current!, props.url, abort.signal)).then(
+      (made) => {
+        shown = made;
+        if (abort.signal.aborted) return made.close();
+        setView(made);
+      },
+      (error: Error) => abort.signal.aborted || setProblem(error.message),
+    );
+    return () => {
+      abort.abort();
+      shown?.close();
+      setView(null);
+    };
+  }, [props.url]);
+  useEffect(() => view?.look(look), [view, look]);
+  useEffect(() => view?.turn(turning), [view, turning]);
+
+  return (
+    <>
+      <div ref={host} class="canvas" tabIndex={0} role="img" data-ready={view ? "" : undefined}
+        aria-label={`The mesh of ${props.name} in 3D. Arrow keys turn it, plus and minus come closer and go away.`}>
+        {!view && <p class="quiet" role="status">{problem ? `It cannot be shown: ${problem}` : "Loading the mesh …"}</p>}
+      </div>
+      <div class="row looks">
+        <div class="row" role="group" aria-label="How it is shown">
+          {LOOKS.map(([name, label]) => (
+            <button key={name} type="button" aria-pressed={look === name} disabled={!view} onClick={() => setLook(name)}>{label}</button>
+          ))}
+        </div>
+        <button type="button" aria-pressed={turning} disabled={!view} onClick={() => setTurning(!turning)}>Turntable</button>
+        <button type="button" disabled={!view} onClick={() => view?.reset()}>Front</button>
+      </div>
+      {view && <Facts view={view} millimetres={props.millimetres} />}
+    </>
+  );
+}
+
+function Facts(props: { view: View; millimetres: number }) {
+  const { facts } = props.view;
+  const scale = props.millimetres / Math.max(...facts.size, 1e-9);
+  // Files for printing stand on the plate, so their height is the y of what is shown.
+  const [x, y, z] = facts.size.map((length) => Math.round(length * scale)) as [number, number, number];
+  const volume = Math.abs(facts.volume) * scale ** 3 / 1000;
+  return (
+    <dl class="facts">
+      <div><dt>Printed</dt><dd>{x} × {z} × {y} mm{facts.watertight && `, ${volume < 10 ? volume.toFixed(1) : Math.round(volume)} cm³`}</dd></div>
+      <div><dt>Faces</dt><dd>{count(facts.triangles)}</dd></div>
+      <div class={facts.watertight ? "good" : "bad"} data-watertight={String(facts.watertight)}>
+        <dt>Watertight</dt>
+        <dd>{facts.watertight === null ? "not checked: too large" : facts.watertight ? "yes: it can be printed" : "no: it has holes"}</dd>
+      </div>
+    </dl>
+  );
+}

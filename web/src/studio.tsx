@@ -1,0 +1,68 @@
+// The studio: pictures in, meshes out.
+
+import { render } from "preact";
+import { useCallback, useEffect, useState } from "preact/hooks";
+import * as api from "./api";
+import { Frame, say, usePresence } from "./frame";
+import { Gallery } from "./gallery";
+import { Give } from "./give";
+import { ItemView } from "./item";
+import { add, start, useItems } from "./items";
+import { engineOf, Fold, queries, useOptions } from "./options";
+
+function useEngines(): api.Engine[] {
+  const here = usePresence();
+  const [engines, set] = useState<api.Engine[]>([]);
+  useEffect(() => {
+    if (here) api.read<api.Engine[]>("/v1/engines").then(set, () => undefined);
+  }, [here]);
+  return engines;
+}
+
+function Studio() {
+  const engines = useEngines();
+  const items = useItems();
+  const [options, change] = useOptions(engines);
+  const [chosen, choose] = useState<string | null | undefined>(undefined);
+  const open = chosen === undefined ? items[0]?.id : chosen;
+  const take = useCallback(
+    async (files: File[]) => {
+      const pictures = files.filter((file) => file.size > 0);
+      if (!pictures.length) return say("That was no picture");
+      let first: string | null = null;
+      for (const file of pictures) {
+        for (const query of queries(engines, options)) {
+          const id = await add(file, query.seed ? `${file.name} (seed ${query.seed})` : file.name, query);
+          first ??= id;
+        }
+      }
+      choose(first);
+      say(pictures.length === 1 ? `${pictures[0]!.name} added` : `${pictures.length} pictures added`);
+    },
+    [engines, options],
+  );
+  const ready = items.filter((item) => item.state === "succeeded").length;
+  return (
+    <Frame path="/" away="What you added is kept here; it goes on when the server is back.">
+      <h1 class="hidden">Studio</h1>
+      <Give take={(files) => void take(files)} small={items.length > 0} />
+      <Fold engines={engines} options={options} change={change} />
+      {items.length > 0 && (
+        <section aria-labelledby="yours">
+          <h2 id="yours">Your pictures</h2>
+          <ol class="items">
+            {items.map((item) => (
+              <ItemView key={item.id} item={item} open={item.id === open} format={options.format} say={say} select={choose}
+                engine={engines.find((engine) => engine.name === (item.document?.engine ?? item.query.engine)) ?? engineOf(engines, options)}
+                toggle={() => choose(item.id === open ? null : item.id)} />
+            ))}
+          </ol>
+        </section>
+      )}
+      <Gallery made={ready} say={say} />
+    </Frame>
+  );
+}
+
+start();
+render(<Studio />, document.getElementById("page")!);

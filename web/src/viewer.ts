@@ -1,0 +1,231 @@
+// The mesh in three dimensions: loaded only when there is one to look at. It draws when something changed, not always.
+
+import {
+  AmbientLight, Box3, BufferGeometry, Color, DirectionalLight, DoubleSide, HemisphereLight, Material, Mesh,
+  MeshBasicMaterial, MeshNormalMaterial, MeshStandardMaterial, PerspectiveCamera, Scene, SRGBColorSpace, Vector3, WebGLRenderer,
+} from "three";
+import { OrbitControls } from "three/addons/controls/OrbitControls.js";
+import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
+
+export type Look = "picture" | "clay" | "wireframe" | "normals";
+
+export interface Facts {
+  triangles: number;
+  vertices: number;
+  /** Lengths along x, y, z, in the file's unit. */
+  size: [number, number, number];
+  /** In the file's unit, cubed; it means something only for a watertight mesh. */
+  volume: number;
+  /** Null: too large to be checked here. */
+  watertight: boolean | null;
+}
+
+export interface View {
+  facts: Facts;
+  look(look: Look): void;
+  turn(on: boolean): void;
+  reset(): void;
+  picture(): Promise<Blob | null>;
+  close(): void;
+}
+
+/** More triangles than this are not checked for holes: it would hold the page up. */
+const CHECKED = 600_000;
+
+/** Show the GLB at `url` in `host`. Throws when it cannot be had or the browser has no WebGL. */
+export async function show(host: HTMLElement, url: string, signal: AbortSignal): Promise<View> {
+  const answer = await fetch(url, { signal });
+  if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.detail ?? `the server answered ${answer.status}`);
+  const file = await new GLTFLoader().parseAsync(await answer.arrayBuffer(), "");
+  signal.throwIfAborted();
+  let renderer: WebGLRenderer;
+  try {
+    renderer = new WebGLRenderer({ antialias: true, alpha: true, powerPreference: "low-power" });
+  } catch {
+    throw new Error("this browser cannot show 3D (no WebGL); the files can be downloaded all the same");
+  }
+  const meshes: Mesh[] = [];
+  file.scene.traverse((node) => void (node instanceof Mesh && meshes.push(node)));
+  const given = new Map<Mesh, Material | Material[]>(meshes.map((mesh) => [mesh, mesh.material]));
+  for (const material of [...given.values()].flat()) {
+    // Lit by lamps and not by a room, metal would be black.
+    if (material instanceof MeshStandardMaterial) {
+      material.metalness = 0;
+      material.roughness = 0.9;
+      material.side = DoubleSide;
+    }
+  }
+  file.scene.updateMatrixWorld(true);
+
+  const scene = new Scene();
+  scene.add(file.scene, new AmbientLight(0xffffff, 0.9), new HemisphereLight(0xffffff, 0x888888, 1.3));
+  const lamp = new DirectionalLight(0xffffff, 1.6);
+  const camera = new PerspectiveCamera(35, 1, 0.01, 100);
+  camera.add(lamp);
+  lamp.position.set(1, 1.5, 1);
+  scene.add(camera);
+
+  const box = new Box3().setFromObject(file.scene);
+  const middle = box.getCenter(new Vector3());
+  const extent = box.getSize(new Vector3());
+  const radius = Math.max(extent.length() / 2, 1e-6);
+  renderer.outputColorSpace = SRGBColorSpace;
+  renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
+  const canvas = renderer.domElement;
+  canvas.setAttribute("aria-hidden", "true");
+  host.append(canvas);
+
+  const controls = new OrbitControls(camera, canvas);
+  controls.enableDamping = true;
+  controls.minDistance = radius * 0.4;
+  controls.maxDistance = radius * 12;
+  const place = () => {
+    const distance = (radius / Math.sin((camera.fov * Math.PI) / 360)) * (camera.aspect < 1 ? 1 / camera.aspect : 1) * 1.02;
+    camera.near = distance / 100;
+    camera.far = distance * 20;
+    controls.target.copy(middle);
+    camera.position.copy(middle).addScaledVector(new Vector3(0.35, 0.25, 1).normalize(), distance);
+    camera.updateProjectionMatrix();
+    controls.update();
+  };
+
+  let frame = 0;
+  let closed = false;
+  const draw = () => {
+    frame = 0;
+    if (closed) return;
+    const moving = controls.update();
+    renderer.render(scene, camera);
+    host.dataset.drawn = String(Number(host.dataset.drawn ?? 0) + 1);
+    if (moving || (controls.autoRotate && !document.hidden)) wake();
+  };
+  const wake = () => void (frame ||= requestAnimationFrame(draw));
+  const fit = () => {
+    const width = host.clientWidth || 1;
+    const height = host.clientHeight || 1;
+    renderer.setSize(width, height, false);
+    camera.aspect = width / height;
+    camera.updateProjectionMatrix();
+    wake();
+  };
+  controls.addEventListener("change", wake);
+  controls.addEventListener("start", wake);
+  document.addEventListener("visibilitychange", wake);
+  const watch = new ResizeObserver(fit);
+  watch.observe(host);
+  fit();
+  place();
+
+  const steps: Record<string, [number, number, number]> = {
+    ArrowLeft: [-0.15, 0, 1], ArrowRight: [0.15, 0, 1], ArrowUp: [0, -0.15, 1], ArrowDown: [0, 0.15, 1],
+    "+": [0, 0, 0.9], "=": [0, 0, 0.9], "-": [0, 0, 1.1],
+  };
+  const keys = (event: KeyboardEvent) => {
+    const step = steps[event.key];
+    if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const arm = camera.position.clone().sub(controls.target);
+    const polar = Math.min(Math.PI - 0.05, Math.max(0.05, Math.acos(arm.y / arm.length()) + step[1]));
+    const around = Math.atan2(arm.x, arm.z) + step[0];
+    const length = Math.min(controls.maxDistance, Math.max(controls.minDistance, arm.length() * step[2]));
+    arm.set(Math.sin(polar) * Math.sin(around), Math.cos(polar), Math.sin(polar) * Math.cos(around)).multiplyScalar(length);
+    camera.position.copy(controls.target).add(arm);
+    wake();
+  };
+  host.addEventListener("keydown", keys);
+
+  const own: Record<Exclude<Look, "picture">, Material> = {
+    clay: new MeshStandardMaterial({ color: 0xb9b2a8, roughness: 0.95, side: DoubleSide }),
+    wireframe: new MeshBasicMaterial({ wireframe: true, color: new Color(0xc4622d) }),
+    normals: new MeshNormalMaterial({ side: DoubleSide }),
+  };
+  for (const mesh of meshes) if (!mesh.geometry.getAttribute("normal")) mesh.geometry.computeVertexNormals();
+
+  return {
+    facts: facts(meshes, extent),
+    look(look) {
+      for (const mesh of meshes) mesh.material = look === "picture" ? given.get(mesh)! : own[look];
+      wake();
+    },
+    turn(on) {
+      controls.autoRotate = on;
+      wake();
+    },
+    reset() {
+      place();
+      wake();
+    },
+    picture() {
+      renderer.render(scene, camera); // the drawing is there until the frame ends
+      return new Promise((resolve) => canvas.toBlob(resolve));
+    },
+    close() {
+      closed = true;
+      cancelAnimationFrame(frame);
+      document.removeEventListener("visibilitychange", wake);
+      host.removeEventListener("keydown", keys);
+      watch.disconnect();
+      controls.dispose();
+      for (const mesh of meshes) mesh.geometry.dispose();
+      for (const material of [...given.values()].flat()) {
+        if (material instanceof MeshStandardMaterial) material.map?.dispose();
+        material.dispose();
+      }
+      renderer.dispose();
+      renderer.forceContextLoss();
+      canvas.remove();
+    },
+  };
+}
+
+function facts(meshes: Mesh[], extent: Vector3): Facts {
+  const triangles = meshes.reduce((sum, mesh) => sum + corners(mesh.geometry).length / 3, 0);
+  const vertices = meshes.reduce((sum, mesh) => sum + mesh.geometry.getAttribute("position").count, 0);
+  const size: Facts["size"] = [extent.x, extent.y, extent.z];
+  if (triangles > CHECKED) return { triangles, vertices, size, volume: 0, watertight: null };
+  const solids = meshes.map((mesh) => solid(mesh.geometry));
+  return {
+    triangles,
+    vertices,
+    size,
+    volume: solids.reduce((sum, s) => sum + s.volume, 0),
+    watertight: solids.every((s) => s.closed),
+  };
+}
+
+function corners(geometry: BufferGeometry): ArrayLike<number> {
+  return geometry.index?.array ?? Array.from({ length: geometry.getAttribute("position").count }, (_, i) => i);
+}
+
+/** Whether each edge is met once in either direction, and the signed volume (divergence theorem). */
+function solid(geometry: BufferGeometry): { closed: boolean; volume: number } {
+  const at = geometry.getAttribute("position");
+  // A texture's seams split vertices; those at one place are one corner of the surface.
+  const places = new Map<string, number>();
+  const welded = new Uint32Array(at.count);
+  for (let i = 0; i < at.count; i++) {
+    const name = `${at.getX(i)} ${at.getY(i)} ${at.getZ(i)}`;
+    let place = places.get(name);
+    if (place === undefined) places.set(name, (place = places.size));
+    welded[i] = place;
+  }
+  const index = corners(geometry);
+  const edges = new Map<number, number>();
+  const span = places.size;
+  let volume = 0;
+  for (let t = 0; t < index.length; t += 3) {
+    const [i, j, k] = [index[t]!, index[t + 1]!, index[t + 2]!];
+    const [a, b, c] = [welded[i]!, welded[j]!, welded[k]!];
+    if (a === b || b === c || c === a) continue;
+    for (const [from, to] of [[a, b], [b, c], [c, a]] as const) {
+      const name = from < to ? from * span + to : to * span + from;
+      edges.set(name, (edges.get(name) ?? 0) + (from < to ? 1 : -1));
+    }
+    volume +=
+      (at.getX(i) * (at.getY(j) * at.getZ(k) - at.getZ(j) * at.getY(k)) -
+        at.getY(i) * (at.getX(j) * at.getZ(k) - at.getZ(j) * at.getX(k)) +
+        at.getZ(i) * (at.getX(j) * at.getY(k) - at.getY(j) * at.getX(k))) / 6;
+  }
+  for (const sum of edges.values()) if (sum !== 0) return { closed: false, volume };
+  return { closed: true, volume };
+}

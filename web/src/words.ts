@@ -1,0 +1,89 @@
+// Numbers and provenance in plain words.
+
+import type { Engine, Generation, Stage } from "./api";
+
+export function seconds(value: number): string {
+  if (value < 0.0995) return `${Number((value * 1000).toPrecision(2))} ms`;
+  if (value < 90) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+  if (value < 5400) return `${Math.round(value / 60)} min`;
+  if (value < 172800) return `${(value / 3600).toFixed(1)} h`;
+  return `${(value / 86400).toFixed(1)} days`;
+}
+
+export function bytes(value: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let at = 0;
+  let rest = value;
+  while (rest >= 999.5 && at < units.length - 1) {
+    rest /= 1000;
+    at += 1;
+  }
+  return `${at && rest < 9.95 ? rest.toFixed(1) : Math.round(rest)} ${units[at]}`;
+}
+
+export const count = (value: number): string => Math.round(value).toLocaleString("en").replaceAll(",", " ");
+
+/** What a stage is doing, for people. */
+export const DOING: Record<string, string> = {
+  read: "reading the picture",
+  matte: "cutting out the subject",
+  inflate: "blowing up the silhouette",
+  encode: "looking at it",
+  sample: "imagining the shape",
+  decode: "carving the surface",
+  finish: "cleaning the mesh",
+  export: "painting and packing",
+  call: "asking an upstream server",
+};
+
+/** What a stage's artifact is. */
+const THING: Record<string, string> = {
+  read: "the picture",
+  matte: "the cut-out",
+  inflate: "the shape",
+  encode: "the picture's tokens",
+  sample: "the latents",
+  decode: "the surface",
+  finish: "the mesh",
+  export: "the file",
+};
+
+const AGAIN: Record<string, string> = { decode: "decoded again", export: "packed again", finish: "cleaned again", sample: "sampled again" };
+
+const place = (source: string): string => ({ memory: "memory", disk: "disk", shared: "the shared store" })[source] ?? source;
+
+export const computed = (stage: Stage): boolean => stage.source === "computed" && !stage.joined;
+
+/** Where an answer came from and what that was worth. answered : milliseconds until it was here, when it was stored */
+export function provenance(document: Generation, engine: Engine | undefined, answered: number | null): string {
+  const stages = document.stages ?? [];
+  const saved = document.saved_seconds ?? 0;
+  const worth = saved >= 0.0005 ? `; saved ${seconds(saved)}` : "";
+  const ran = stages.filter(computed);
+  const joined = stages.some((stage) => stage.joined);
+  const found = stages.filter((stage) => stage.source && stage.source !== "computed");
+  const last = found.at(-1);
+  const took = ran.reduce((sum, stage) => sum + stage.seconds, 0);
+  if (!ran.length && joined) return `Somebody was making the same at that moment: you shared the work${worth}`;
+  if (!ran.length && last) {
+    const quick = answered === null ? "" : ` in ${seconds(answered / 1000)}`;
+    return `Served from ${place(last.source as string)}${quick}${worth}`;
+  }
+  if (last && ran.length) {
+    const first = ran.find((stage) => stages.indexOf(stage) > stages.indexOf(last)) ?? ran[0]!;
+    const resolution = first.stage === "decode" ? document.parameters.octree_resolution ?? defaultOf(engine, "octree_resolution") : null;
+    const again = AGAIN[first.stage] ?? `${first.stage} computed`;
+    return `Reused ${THING[last.stage] ?? last.stage} from ${place(last.source as string)}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
+  }
+  return `Made from nothing in ${seconds(took)} of computing${worth}`;
+}
+
+const defaultOf = (engine: Engine | undefined, name: string): unknown => engine?.parameters.find((p) => p.name === name)?.default;
+
+/** How long ago, roughly. at : seconds since 1970 */
+export function ago(at: number): string {
+  const passed = Math.max(0, Date.now() / 1000 - at);
+  if (passed < 60) return "just now";
+  if (passed < 86400) return `${seconds(passed)} ago`;
+  return new Date(at * 1000).toLocaleDateString("en", { weekday: "long", day: "numeric", month: "short" });
+}
