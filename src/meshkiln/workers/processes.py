@@ -14,15 +14,15 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from meshkiln.engines.base import Scalar, Stage
 from meshkiln.errors import MeshkilnError, PoisonedTask, PoolClosed, StageFailed
 from meshkiln.workers import machine
 from meshkiln.workers.batching import Scheduler, group_of
 from meshkiln.workers.keeper import Job, Keeper, Limits, Loss
+from meshkiln.workers.place import Place
 from meshkiln.workers.poison import Poison, name_of
-from meshkiln.workers.stats import Counts, PoolStats, WorkerStats
+from meshkiln.workers.stats import Counts, PoolStats
 from meshkiln.workers.task import Ran, Task
 from meshkiln.workers.worker import Setup
 
@@ -34,16 +34,6 @@ TRIES = 6
 """A task that loses so many workers in whatever company fails: something else is wrong."""
 FAILED_STARTS = 3
 """After so many starts in a row without a worker getting ready, tasks fail instead of waiting for one."""
-
-
-@dataclass(slots=True)
-class _Place:
-    """What one keeper is at. busy : seconds spent on batches; since : when the one in hand was begun."""
-
-    batch: Sequence[Job] = ()
-    busy: float = 0.0
-    since: float = 0.0
-    batches: int = 0
 
 
 class Pool:
@@ -103,7 +93,7 @@ class Pool:
         self._failed_starts = 0
         self._swept = self._opened = time.monotonic()
         keepers = [Keeper(self, setup, limits, f"meshkiln-keeper-{index}") for index in range(count)]
-        self._places = {keeper: _Place() for keeper in keepers}
+        self._places = {keeper: Place() for keeper in keepers}
         for keeper in keepers:
             keeper.start()
 
@@ -169,7 +159,7 @@ class Pool:
         with self._changed:
             now = time.monotonic()
             return PoolStats(
-                workers=tuple(self._worker_stats(keeper, now) for keeper in self._places),
+                workers=tuple(place.stats(keeper.worker, self._opened, now) for keeper, place in self._places.items()),
                 queued=len(self._scheduler),
                 queued_seconds=self._scheduler.seconds(),
                 running=sum(len(place.batch) for place in self._places.values()),
@@ -238,7 +228,7 @@ class Pool:
                     turn = self._scheduler.turn(now, self._idle)
                     dropped += [self._counted(*given_up) for given_up in turn.dropped]
                     if turn.batch:
-                        place.batch, place.since = turn.batch, now
+                        place.take_up(turn.batch, now)
                         return turn.batch
                     if dropped or now >= look:
                         return ()
@@ -251,7 +241,7 @@ class Pool:
 
     def finished(self, keeper: Keeper, batch: Sequence[Job], results: Sequence[Ran | Exception], halvings: int) -> None:
         with self._changed:
-            self._put_down(keeper)
+            self._places[keeper].put_down(time.monotonic())
             self._counts.batches[len(batch)] += 1
             self._counts.halved += halvings
             if halvings:
@@ -266,7 +256,7 @@ class Pool:
 
     def lost(self, keeper: Keeper, batch: Sequence[Job], loss: Loss) -> None:
         with self._changed:
-            self._put_down(keeper)
+            self._places[keeper].put_down(time.monotonic())
             self._counts.restarts[loss.reason] += 1
             settled = []
             for job in batch:
@@ -289,13 +279,6 @@ class Pool:
         if name in self._poison:
             raise PoisonedTask(f"stage {task.stage.name} is not run on this input again: it has killed workers before")
 
-    def _put_down(self, keeper: Keeper) -> None:
-        place = self._places[keeper]
-        if place.batch:
-            place.busy += time.monotonic() - place.since
-            place.batches += 1
-            place.batch = ()
-
     def _verdict(self, job: Job, alone: bool, loss: Loss) -> MeshkilnError | None:
         """What a job that lost its worker ends with, or None when it is tried again."""
         job.tries += 1
@@ -313,18 +296,6 @@ class Pool:
     def _counted(self, job: Job, result: Ran | BaseException) -> _Settled:
         self._counts.ended(result)
         return job, result
-
-    def _worker_stats(self, keeper: Keeper, now: float) -> WorkerStats:
-        place, worker = self._places[keeper], keeper.worker
-        busy = place.busy + (now - place.since if place.batch else 0.0)
-        return WorkerStats(
-            pid=None if worker is None else worker.pid,
-            stage=place.batch[0].task.stage.name if place.batch else None,
-            busy=busy / max(1e-9, now - self._opened),
-            busy_seconds=busy,
-            batches=place.batches,
-            memory=0 if worker is None else worker.resident(),
-        )
 
 
 _Settled = tuple[Job, Ran | BaseException]
