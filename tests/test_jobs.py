@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from meshkiln.errors import StoreError
-from meshkiln.gateway.job import FAILED, RUNNING, SUCCEEDED
-from meshkiln.gateway.jobs import FRESH, ROWS_KEPT, Ask, IdempotencyConflict, Job, Jobs
+from meshkiln.gateway.contents import FRESH
+from meshkiln.gateway.job import FAILED, RUNNING, SUCCEEDED, Ask, Job
+from meshkiln.gateway.jobs import ROWS_KEPT, IdempotencyConflict, Jobs
 
 ASK = Ask("toy", {"steps": 3}, "fast")
 

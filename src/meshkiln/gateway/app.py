@@ -24,11 +24,12 @@ from meshkiln.errors import MeshkilnError
 from meshkiln.gateway import openapi, studio
 from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.events import at_its_end
-from meshkiln.gateway.gateway import KEY, Gateway
+from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.job import STATES, SUCCEEDED
 from meshkiln.gateway.metrics import MEDIA_TYPE as METRICS_TYPE
 from meshkiln.gateway.problems import MEDIA_TYPE, Problem, not_found, problem_of
 from meshkiln.gateway.represent import STORED
+from meshkiln.gateway.results import KEY
 from meshkiln.keys import Key
 from meshkiln.store.base import Artifact
 
@@ -121,12 +122,12 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.get("/v1/generations/{id}/artifacts/{format}", tags=["generations"], **openapi.ARTIFACT)
     async def converted(id: str, format: str, request: Request) -> Response:
-        return _artifact(request, f"mesh-{id[:12]}", await gateway.converted(id, format))
+        return _artifact(request, f"mesh-{id[:12]}", await gateway.results.converted(id, format))
 
     @app.get("/v1/artifacts/{key}", tags=["artifacts"], **openapi.ARTIFACT)
     @app.head("/v1/artifacts/{key}", tags=["artifacts"], **openapi.ARTIFACT)
     async def artifact(key: str, request: Request) -> Response:
-        return _artifact(request, f"mesh-{key[:12]}", await gateway.artifact(key))
+        return _artifact(request, f"mesh-{key[:12]}", await gateway.results.artifact(key))
 
     @app.get("/v1/engines", tags=["engines"], summary="Engines, their parameters and recipes")
     async def engines() -> Response:

@@ -1,10 +1,10 @@
-"""What happens to a generation, as numbered events that a client can take up again where it lost them."""
+"""What happens to generations, as numbered events that a client can take up again where it lost them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,8 @@ PASSING = ("queue", "step")
 """Kinds of which only the latest in a row is kept: nobody wants to know where he stood before."""
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent, so that proxies keep the connection."""
+LOGS = 1000
+"""Ended generations whose events are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +86,46 @@ def at_its_end(data: dict[str, Any]) -> Log:
     log = Log()
     log.add("state", data, end=True)
     return log
+
+
+class Logs:
+    """The events of all generations that live, and of the latest that ended. On the event loop only."""
+
+    def __init__(self) -> None:
+        self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._living = 0
+        self._stopped = False
+
+    def open(self, id: str) -> None:
+        """Begin to keep the events of a generation; nothing when they are kept already."""
+        if id not in self._logs:
+            self._logs[id] = Log(stopped=self._stopped)
+            self._living += 1
+            self._trim()
+
+    def tell(self, id: str, kind: str, data: dict[str, Any], end: bool = False) -> None:
+        """Tell those who follow a generation; nothing when its events are not kept."""
+        log = self._logs.get(id)
+        if log is not None and not log.ended:
+            log.add(kind, data, end)
+            self._living -= end
+
+    def follow(self, id: str, after: int) -> AsyncIterator[bytes] | None:
+        """`Log.follow` of a generation; None when its events are not kept."""
+        log = self._logs.get(id)
+        return None if log is None else log.follow(after)
+
+    def stop(self) -> None:
+        """Let all go who follow: the server stops."""
+        self._stopped = True
+        for log in self._logs.values():
+            log.stop()
+
+    def _trim(self) -> None:
+        """Let go of the oldest that ended. Two at most, as one comes at a time: nobody waits for a long search."""
+        for _ in range(2 if len(self._logs) > LOGS + self._living else 0):
+            oldest = next(iter(self._logs))
+            if self._logs[oldest].ended:
+                del self._logs[oldest]
+            else:
+                self._logs.move_to_end(oldest)

@@ -1,4 +1,4 @@
-"""What the routes share: how posted requests become answers, and where artifacts are found."""
+"""What the routes share: how posted requests become answers, and what is known of a generation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from meshkiln.engines.base import read_texts
-from meshkiln.errors import BadParameter, MeshkilnError, PoolClosed
+from meshkiln.errors import BadParameter, PoolClosed
 from meshkiln.gateway.bodies import Posted, posted
-from meshkiln.gateway.job import SUCCEEDED, Ask, Job
+from meshkiln.gateway.job import Ask, Job
 from meshkiln.gateway.metrics import Metrics
-from meshkiln.gateway.problems import Problem, not_found
+from meshkiln.gateway.problems import not_found
 from meshkiln.gateway.represent import STORED, of_job, of_stored
+from meshkiln.gateway.results import Results
 from meshkiln.gateway.service import Service
 from meshkiln.gateway.uploads import Uploads
 from meshkiln.keys import Key
 from meshkiln.result import Result, result_of_artifact
 from meshkiln.settings import Settings
-from meshkiln.store.base import Artifact
-
-KEY = re.compile(r"^[0-9a-f]{64}$")
 
 Seen = Callable[[Request, bytes, JSONResponse, Result], None]
 
@@ -39,6 +37,7 @@ class Gateway:
         self.service = service
         self.metrics = metrics
         self.store = service.store
+        self.results = Results(service)
         self.seen: Seen = lambda request, picture, response, result: None
         self.uploads = Uploads(settings.upload_bytes)
 
@@ -106,61 +105,10 @@ class Gateway:
 
     async def stored_document(self, id: str) -> dict[str, Any]:
         """The document of a stored answer. Raises Problem 404 when it is not stored any more."""
-        artifact = await self.artifact(id.removeprefix(STORED))
+        artifact = await self.results.artifact(id.removeprefix(STORED))
         kiln = self.service.kilns.get(str(artifact.provenance.get("engine")))
         result = result_of_artifact(Key(bytes.fromhex(id.removeprefix(STORED))), artifact)
         return of_stored(result, kiln.engine.formats if kiln else ())
-
-    async def artifact(self, key: str) -> Artifact:
-        """The artifact of that key: stored, pinned, or made again from its job. Raises Problem 404 or 410."""
-        if not KEY.match(key):
-            raise not_found("a key is 64 hexadecimal digits")
-        found, job = await asyncio.to_thread(self._found, key)
-        if found is not None:
-            return found
-        if job is None:
-            raise not_found(f"nothing is stored under {key}; post the picture again")
-        return await self.made_again(job)
-
-    def _found(self, key: str) -> tuple[Artifact | None, Job | None]:
-        found = self.store.get(Key(bytes.fromhex(key)))
-        job = None if found is not None else self.service.jobs.of_key(key)
-        if job is None or job.result is None:
-            return found, job
-        data = self.service.jobs.pinned(job.result["digest"])
-        if data is None:
-            return None, job
-        return Artifact.of(data, job.result["cost_seconds"], job.result["media_type"]), job
-
-    async def converted(self, id: str, format_: str) -> Artifact:
-        """A generation's result in `format_`. Raises Problem 404, 409 or 410."""
-        if id.startswith(STORED):
-            key = id.removeprefix(STORED)
-            job = await asyncio.to_thread(self.service.jobs.of_key, key)
-            if job is None:
-                if not KEY.match(key) or Key(bytes.fromhex(key)) not in self.store:
-                    raise not_found(f"no generation has the id {id!r}")
-                detail = f"its picture is not kept; post it again with format={format_}"
-                raise Problem(410, "gone", "This result is not kept any more", detail)
-        else:
-            job = await self.job(id)
-        if job.state != SUCCEEDED:
-            raise Problem(409, "not-ready", "The generation has no result", f"it is {job.state}")
-        return await self.made_again(job, format_)
-
-    async def made_again(self, job: Job, format_: str | None = None) -> Artifact:
-        """What `job` asked for, or the same in another format: only what is missing runs. Raises Problem 410."""
-        engine = self.service.kiln(job.ask.engine).engine
-        asked = format_ or str(job.ask.parameters.get("format", "glb"))
-        if asked not in engine.formats:
-            raise not_found(f"engine {engine.name} makes {', '.join(engine.formats)}, not {asked}")
-        try:
-            picture = await asyncio.to_thread(self.service.jobs.picture, job)
-        except MeshkilnError:
-            detail = "its retention time is over; post the picture again"
-            raise Problem(410, "gone", "This result is not kept any more", detail) from None
-        result = await self.service.converted(job, asked, picture)
-        return Artifact(result.data, result.digest, result.cost, result.media_type)
 
 
 def client_of(request: Request) -> str:

@@ -31,7 +31,7 @@ from meshkiln.engines.base import Engine, Parameter, Scalar
 from meshkiln.errors import BadParameter, MeshkilnError
 from meshkiln.gateway.bodies import decoded, whole_body
 from meshkiln.gateway.gateway import Gateway, client_of
-from meshkiln.gateway.jobs import CANCELLED, FAILED, SUCCEEDED, Ask, Job
+from meshkiln.gateway.job import CANCELLED, FAILED, SUCCEEDED, Ask, Job
 from meshkiln.gateway.openapi import BASE64, schema
 from meshkiln.gateway.problems import Problem, not_found, problem_of
 from meshkiln.store.base import Artifact
@@ -179,7 +179,7 @@ def model_name(engine: Engine) -> str:
 async def _artifact(gateway: Gateway, job: Job) -> Artifact:
     """The result of a job that has ended. Raises Problem with what it ended with."""
     if job.state == SUCCEEDED and job.result is not None:
-        return await gateway.artifact(job.result["key"])
+        return await gateway.results.artifact(job.result["key"])
     if job.state == FAILED and job.error is not None:
         kind = str(job.error["type"]).rpartition(":")[2]
         raise Problem(int(job.error["status"]), kind, str(job.error["title"]), str(job.error.get("detail", "")))

@@ -26,40 +26,12 @@ from typing import Any
 
 from meshkiln.errors import MeshkilnError, StoreError
 from meshkiln.folders import require_local
-from meshkiln.gateway.job import (
-    CANCELLED,
-    COLUMNS,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    STATES,
-    SUCCEEDED,
-    UNFINISHED,
-    Ask,
-    Job,
-    job_of,
-    row_of,
-)
+from meshkiln.gateway.contents import Contents
+from meshkiln.gateway.job import COLUMNS, UNFINISHED, Ask, Job, job_of, row_of
 from meshkiln.keys import digest
-from meshkiln.output import write_whole
-
-__all__ = [
-    "CANCELLED",
-    "FAILED",
-    "QUEUED",
-    "RUNNING",
-    "STATES",
-    "SUCCEEDED",
-    "Ask",
-    "IdempotencyConflict",
-    "Job",
-    "Jobs",
-]
 
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
-FRESH = 600.0
-"""Seconds a file is left alone that no row names: its row may be on the way."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +51,7 @@ class Jobs:
 
     def __init__(self, folder: Path, retention: float = 86400.0, clock: Callable[[], float] = time.time) -> None:
         self.retention, self.clock = retention, clock
-        self._pictures, self._results = folder / "pictures", folder / "results"
+        self._pictures, self._results = Contents(folder / "pictures"), Contents(folder / "results")
         # Writers wait for one another (and for the disk); readers wait only for readers.
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._late: dict[str, Job] = {}
@@ -87,8 +59,8 @@ class Jobs:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._held = _hold(folder / "lock")
-            self._pictures.mkdir(exist_ok=True)
-            self._results.mkdir(exist_ok=True)
+            self._pictures.make()
+            self._results.make()
             self._writer = _connected(folder / "jobs.sqlite")
             self._writer.executescript(
                 "PRAGMA journal_mode=WAL;"
@@ -125,16 +97,15 @@ class Jobs:
         # Ids sort by the time of acceptance, and nobody can guess another's.
         id = f"{int(now * 1000):012x}{secrets.token_hex(10)}"
         job = Job(id, ask, name, client, priority, deadline, idempotency, created=now)
-        path = self._pictures / name
         try:
             # Nobody else waits for this; a fresh file is left alone by `expire`, which the check below relies on.
-            _write_synced(path, picture)
+            self._pictures.put(name, picture, durable=True)
             with self._writing:
                 before = self._again(ask, name, client, idempotency)
                 if before is not None:
                     return before, False
-                if not path.exists():
-                    _write_synced(path, picture)
+                if name not in self._pictures:
+                    self._pictures.put(name, picture, durable=True)
                 self._writer.execute("PRAGMA synchronous=FULL")
                 try:
                     self._writer.execute(
@@ -208,25 +179,19 @@ class Jobs:
     def picture(self, job: Job) -> bytes:
         """The picture's bytes. Raises StoreError when they are gone."""
         try:
-            return (self._pictures / job.picture).read_bytes()
+            return self._pictures.get(job.picture)
         except OSError as error:
             raise StoreError(f"the picture of job {job.id} is gone: {error.strerror}") from error
 
     def pin(self, name: str, data: bytes) -> None:
         """Keep a result's bytes under its digest (hexadecimal) for as long as a job names it."""
         # Not synced, and a full disk does not fail a finished generation: a result can be made again.
-        path = self._results / name
         with contextlib.suppress(OSError, MeshkilnError):
-            if not _touched(path):
-                write_whole(path, data)
+            self._results.put(name, data)
 
     def pinned(self, name: str) -> bytes | None:
         """The bytes of a pinned result, verified, or None."""
-        try:
-            data = (self._results / name).read_bytes()
-        except OSError:
-            return None
-        return data if digest(data).hex() == name else None
+        return self._results.verified(name)
 
     def expire(self) -> int:
         """Let go of the pictures and results of jobs that ended longer ago than the retention time; how many files.
@@ -244,23 +209,20 @@ class Jobs:
                 (*UNFINISHED, now - self.retention - ROWS_KEPT),
             )
         gone = 0
-        for folder, column in ((self._pictures, "picture"), (self._results, "json_extract(result, '$.digest')")):
-            for entry in list(os.scandir(folder)):
-                gone += self._expired(entry, column, now)
+        for files, column in ((self._pictures, "picture"), (self._results, "json_extract(result, '$.digest')")):
+            for name in files:
+                gone += self._expired(files, name, column, now)
         return gone
 
-    def _expired(self, entry: os.DirEntry[str], column: str, now: float) -> bool:
+    def _expired(self, files: Contents, name: str, column: str, now: float) -> bool:
         """Remove a file that no job needs any more; one lock for each, so that nobody waits for all of them."""
-        kept = f"{column} = ? AND (state IN (?, ?) OR finished >= ?)"
-        values = (entry.name, *UNFINISHED, now - self.retention)
+        naming = f"SELECT 1 FROM jobs WHERE {column} = ?"
+        needing = f"{naming} AND (state IN (?, ?) OR finished >= ?) LIMIT 1"
         with self._writing, contextlib.suppress(OSError):
-            named = self._writer.execute(f"SELECT 1 FROM jobs WHERE {column} = ? LIMIT 1", (entry.name,)).fetchone()
-            if not named and os.stat(entry.path).st_mtime > time.time() - FRESH:
+            if self._writer.execute(needing, (name, *UNFINISHED, now - self.retention)).fetchone():
                 return False
-            if self._writer.execute(f"SELECT 1 FROM jobs WHERE {kept} LIMIT 1", values).fetchone():
-                return False
-            os.unlink(entry.path)
-            return True
+            named = self._writer.execute(f"{naming} LIMIT 1", (name,)).fetchone()
+            return files.remove(name, spare_fresh=named is None)
         return False
 
     def poisoned(self) -> list[str]:
@@ -323,25 +285,3 @@ def _hold(path: Path) -> int:
             f"the jobs in {path.parent} are another running server's; stop it, or set data_dir to another folder"
         ) from None
     return handle
-
-
-def _touched(path: Path) -> bool:
-    """Whether `path` is there; its time is then now, so that it is not taken for old."""
-    try:
-        os.utime(path)
-    except OSError:
-        return False
-    return True
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    """Write a file named by its content, through to the medium, unless it is there."""
-    if not _touched(path):
-        write_whole(path, data)
-    # Also when it was there: whoever wrote it may not have come to this yet.
-    for opened in (path, path.parent):
-        handle = os.open(opened, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshkiln.gateway.jobs import SUCCEEDED, Job
+from meshkiln.gateway.job import SUCCEEDED, Job
 from meshkiln.result import Result
 
 STORED = "k"
@@ -65,6 +65,16 @@ def of_stored(result: Result, formats: Iterable[str] = ()) -> dict[str, Any]:
             "formats": {name: f"/v1/generations/{STORED}{key}/artifacts/{name}" for name in formats},
         },
     }
+
+
+def of_end(job: Job) -> dict[str, Any]:
+    """What the last event of a job that has ended says."""
+    told: dict[str, Any] = {"state": job.state}
+    if job.error is not None:
+        told["error"] = dict(job.error)
+    if job.result is not None:
+        told["key"] = job.result["key"]
+    return told
 
 
 def _told(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,19 +10,21 @@ Everything here happens on one event loop, but for the database and the store, w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
-from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, QueueFull, UnknownEngine
-from meshkiln.gateway.events import Log, at_its_end
+from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, UnknownEngine
+from meshkiln.gateway import house
+from meshkiln.gateway.admission import Admission
+from meshkiln.gateway.events import Logs, at_its_end
 from meshkiln.gateway.job import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, Ask, Job
 from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.problems import problem_of
+from meshkiln.gateway.progress import Progress
+from meshkiln.gateway.represent import of_end
 from meshkiln.gateway.runs import Run, Runs, name_of
 from meshkiln.kiln import Kiln
 from meshkiln.request import Request
@@ -34,8 +36,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Distinct generations in the kiln at one time, for each worker: enough for full batches; the rest waits its turn."""
-LOGS = 1000
-"""Ended generations whose events are kept."""
 
 Ended = Callable[[str, int, Result | None], None]
 """Called with an outcome, how many jobs came to it, and the result when there is one."""
@@ -45,7 +45,7 @@ class Service:
     """Generations for a gateway.
 
     kilns : by engine name; they share store, flights and pool
-    queue_seconds, queue_generations : work, and distinct generations, that may wait before new ones are refused
+    queue_seconds, queue_generations : see `Admission`
     joining : False gives each job a run of its own
     ended : told of what runs came to
     """
@@ -66,18 +66,15 @@ class Service:
         self.pool = pool
         self.jobs = jobs
         self.workers = workers
-        self.queue_seconds = queue_seconds
-        self.queue_generations = queue_generations
-        self.logs: OrderedDict[str, Log] = OrderedDict()
+        self.admission = Admission(pool, workers, queue_seconds, queue_generations)
+        self.logs = Logs()
         self.accepting = True
         self.ended: Ended = lambda outcome, jobs, result: None
-        self.runs = Runs(AT_ONCE * workers, self.expected, joining)
+        self.runs = Runs(AT_ONCE * workers, self.admission.expected, joining)
         self._ends: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopping = asyncio.Event()
-        self._conversions = asyncio.Semaphore(AT_ONCE * workers)
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
-        self._estimates: dict[tuple[Any, ...], tuple[float, float]] = {}
 
     # Life.
 
@@ -87,9 +84,10 @@ class Service:
         if unfinished:
             log.warning("going on with %d jobs that were accepted before", len(unfinished))
         for job in unfinished:
-            self._ends[job.id], self.logs[job.id] = asyncio.Event(), Log()
+            self._ends[job.id] = asyncio.Event()
+            self.logs.open(job.id)
         self._begin(self._resume(unfinished))
-        self._begin(self._keep_house())
+        self._begin(house.keep(self.jobs, self.pool))
 
     async def _resume(self, unfinished: list[Job]) -> None:
         for job in unfinished:
@@ -109,8 +107,7 @@ class Service:
         """Accept nothing more, and let all go who wait for something: it is on disk for the next start."""
         self.accepting = False
         self._stopping.set()
-        for found in self.logs.values():
-            found.stop()
+        self.logs.stop()
 
     async def stop(self, timeout: float) -> None:
         """Let what runs finish for `timeout` seconds. The rest is on disk for the next start."""
@@ -125,20 +122,7 @@ class Service:
             task.cancel()
         # Their last word is written before the database closes.
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(self._remember_poisoned)
-
-    async def _keep_house(self) -> None:
-        while True:
-            try:
-                await asyncio.to_thread(self.jobs.expire)
-                await asyncio.to_thread(self._remember_poisoned)
-            except Exception:
-                log.exception("the jobs' folder could not be put in order")
-            await asyncio.sleep(60)
-
-    def _remember_poisoned(self) -> None:
-        with contextlib.suppress(Exception):
-            self.jobs.remember_poisoned(self.pool.poisoned())
+        await asyncio.to_thread(house.remember_poisoned, self.jobs, self.pool)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -180,7 +164,7 @@ class Service:
         if not self.accepting:
             raise PoolClosed("the server is shutting down; ask again when it is back")
         if not self.runs.there(name_of(request, ask.refresh)):
-            self.admit(self.expected(request), timeout)
+            self.admission.admit(self.runs, request, timeout)
         deadline = None if timeout is None else time.time() + timeout
         job, new = await asyncio.to_thread(
             lambda: self.jobs.accept(
@@ -214,50 +198,14 @@ class Service:
             self.ended("cancelled", 1, None)
         return changed
 
-    async def converted(self, job: Job, format_: str, picture: bytes) -> Result:
-        """What `job` asked for in another format, or made again: only what is missing runs. Raises QueueFull."""
-        if self._conversions.locked():
-            raise QueueFull("too many results are being converted", 1.0)
-        kiln = self.kiln(job.ask.engine)
-        parameters: dict[str, Any] = {name: v for name, v in job.ask.parameters.items() if name != "format"}
-        async with self._conversions:
-            return await kiln.agenerate(picture, format_, recipe=job.ask.recipe, client=job.client, **parameters)
-
     def place(self, job: Job) -> tuple[int, float] | None:
         """How many distinct generations come before `job`, and the estimated seconds left; None once it has ended."""
         return self.runs.place(job.id, self.workers)
 
-    def expected(self, request: Request) -> float:
-        """Compute seconds of the whole line by what was measured; stages that never ran count nothing."""
-        name = (request.engine.name, *sorted(request.parameters.items()))
-        now = time.monotonic()
-        known = self._estimates.get(name)
-        if known is None or known[0] < now - 1.0:
-            if len(self._estimates) > 1000:
-                self._estimates.clear()
-            parameters = request.parameters
-            stages = request.engine.stages
-            known = now, sum(self.pool.estimate(stage, stage.mattering(parameters)) or 0.0 for stage in stages)
-            self._estimates[name] = known
-        return known[1]
-
-    def admit(self, expected: float, timeout: float | None = None) -> None:
-        """Raise QueueFull when too much waits, DeadlinePassed for what would not be ready in `timeout` seconds."""
-        waiting = self.runs.seconds() / self.workers
-        if waiting > self.queue_seconds:
-            raise QueueFull(
-                f"{waiting:.0f} s of work are waiting, more than {self.queue_seconds:.0f} s",
-                waiting - self.queue_seconds,
-            )
-        if self.runs.waiting >= self.queue_generations:
-            raise QueueFull(
-                f"{self.runs.waiting} generations are waiting, and no more may",
-                waiting / max(1, len(self.runs)),
-            )
-        if timeout is not None and waiting + expected > timeout:
-            raise DeadlinePassed(
-                f"the result would be ready in about {waiting + expected:.1f} s, after the deadline in {timeout:.1f} s"
-            )
+    def follow(self, job: Job, after: int) -> AsyncIterator[bytes]:
+        """The events of `job` numbered above `after`, as server-sent text, up to its end."""
+        # It ended before this server started, or long ago: its end is all there is to tell.
+        return self.logs.follow(job.id, after) or at_its_end(of_end(job)).follow(after)
 
     # Runs.
 
@@ -267,16 +215,13 @@ class Service:
 
     def _enqueue(self, job: Job, request: Request) -> None:
         self._ends.setdefault(job.id, asyncio.Event())
-        self.logs.setdefault(job.id, Log())
-        self._trim_logs()
-        if not self.accepting:
-            self.logs[job.id].stop()
+        self.logs.open(job.id)
         if job.deadline is not None:
             self._timers[job.id] = asyncio.get_running_loop().call_later(
                 max(0.0, job.deadline - time.time()), lambda: self._begin(self._too_late(job))
             )
         run, joined = self.runs.join(job, request)
-        self._tell(job, "state", {"state": QUEUED, "joined": True} if joined else {"state": QUEUED})
+        self.logs.tell(job.id, "state", {"state": QUEUED, "joined": True} if joined else {"state": QUEUED})
         if run.begun:
             self._begin(self._begun(job))
         self._next()
@@ -307,7 +252,7 @@ class Service:
             if isinstance(error, PoolClosed) or (isinstance(error, Cancelled) and not self.accepting):
                 return  # stopping: the jobs stay on disk as they are, and the next start goes on with them
             if isinstance(error, PoisonedTask):
-                await asyncio.to_thread(self._remember_poisoned)
+                await asyncio.to_thread(house.remember_poisoned, self.jobs, self.pool)
             for job in self.runs.over(run):
                 await self._fail(job, error)
         finally:
@@ -323,6 +268,7 @@ class Service:
         kiln = self.kilns[first.ask.engine]
         format_ = str(run.request.parameters.get("format", "glb"))
         parameters: dict[str, Any] = {name: v for name, v in run.request.parameters.items() if name != "format"}
+        progress = Progress(run, self.logs, asyncio.get_running_loop())
         result = await kiln.agenerate(
             picture,
             format_,
@@ -330,7 +276,7 @@ class Service:
             timeout=None if run.deadline is None else max(0.0, run.deadline - time.time()),
             priority=max((job.priority for job in run.jobs.values()), default=0),
             client=first.client,
-            report=self._reporter(run, asyncio.get_running_loop()),
+            report=progress.report,
             **parameters,
         )
         await asyncio.to_thread(self.jobs.pin, result.digest.hex(), result.data)
@@ -340,23 +286,8 @@ class Service:
         for job in jobs:
             await self._end(job, SUCCEEDED, result=told)
 
-    def _reporter(self, run: Run, loop: asyncio.AbstractEventLoop) -> Callable[[str, int, int], None]:
-        def tell(stage: str, step: int, steps: int) -> None:
-            kind, data = (
-                ("step", {"stage": stage, "step": step, "steps": steps}) if step else ("stage", {"stage": stage})
-            )
-            for job in run.jobs.values():
-                self._tell(job, kind, data)
-
-        def report(stage: str, step: int, steps: int) -> None:
-            # Comes from the thread that computes, which may outlive the loop.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(tell, stage, step, steps)
-
-        return report
-
     async def _begun(self, job: Job) -> None:
-        self._tell(job, "state", {"state": RUNNING})
+        self.logs.tell(job.id, "state", {"state": RUNNING})
         await asyncio.to_thread(self.jobs.update, job, state=RUNNING, started=time.time())
 
     async def _fail(self, job: Job, error: Exception) -> None:
@@ -366,7 +297,7 @@ class Service:
 
     async def _end(self, job: Job, state: str, **changes: Any) -> Job:
         changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=time.time(), **changes)
-        self._tell(changed, "state", _told_end(changed), end=True)
+        self.logs.tell(job.id, "state", of_end(changed), end=True)
         timer = self._timers.pop(job.id, None)
         if timer is not None:
             timer.cancel()
@@ -375,40 +306,7 @@ class Service:
             ended.set()
         return changed
 
-    # Events.
-
-    def follow(self, job: Job, after: int) -> AsyncIterator[bytes]:
-        """The events of `job` numbered above `after`, as server-sent text, up to its end."""
-        found = self.logs.get(job.id)
-        if found is None:
-            # It ended before this server started, or long ago: its end is all there is to tell.
-            found = at_its_end(_told_end(job))
-        return found.follow(after)
-
-    def _tell(self, job: Job, kind: str, data: dict[str, Any], end: bool = False) -> None:
-        found = self.logs.get(job.id)
-        if found is not None:
-            found.add(kind, data, end)
-
     def _tell_places(self) -> None:
         for ahead, run in enumerate(itertools.islice(self.runs, 100)):
             for job in run.jobs.values():
-                self._tell(job, "queue", {"position": ahead + 1})
-
-    def _trim_logs(self) -> None:
-        """Let go of the oldest ended generations' events, until at most `LOGS` are kept beside those of the living."""
-        for _ in range(2 if len(self.logs) > LOGS + len(self._ends) else 0):
-            oldest = next(iter(self.logs))
-            if self.logs[oldest].ended:
-                del self.logs[oldest]
-            else:
-                self.logs.move_to_end(oldest)
-
-
-def _told_end(job: Job) -> dict[str, Any]:
-    told: dict[str, Any] = {"state": job.state}
-    if job.error is not None:
-        told["error"] = dict(job.error)
-    if job.result is not None:
-        told["key"] = job.result["key"]
-    return told
+                self.logs.tell(job.id, "queue", {"position": ahead + 1})

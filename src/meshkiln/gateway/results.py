@@ -1,0 +1,85 @@
+"""Results: the bytes of what was made before, from wherever they still are.
+
+stored ─ no ─ pinned ─ no ─ made again from the job's picture ─ no ─ 410, or 404 for what nobody knows
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from meshkiln.errors import MeshkilnError, QueueFull
+from meshkiln.gateway.job import SUCCEEDED, Job
+from meshkiln.gateway.problems import Problem, not_found
+from meshkiln.gateway.represent import STORED
+from meshkiln.gateway.service import AT_ONCE, Service
+from meshkiln.keys import Key
+from meshkiln.store.base import Artifact
+
+KEY = re.compile(r"^[0-9a-f]{64}$")
+
+
+class Results:
+    """Results of a service's generations. What has to run is bounded: beyond that, QueueFull."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.store = service.store
+        self._room = asyncio.Semaphore(AT_ONCE * service.workers)
+
+    async def artifact(self, key: str) -> Artifact:
+        """The artifact of that key: stored, pinned, or made again from its job. Raises Problem 404 or 410."""
+        if not KEY.match(key):
+            raise not_found("a key is 64 hexadecimal digits")
+        found, job = await asyncio.to_thread(self._found, key)
+        if found is not None:
+            return found
+        if job is None:
+            raise not_found(f"nothing is stored under {key}; post the picture again")
+        return await self._made_again(job)
+
+    def _found(self, key: str) -> tuple[Artifact | None, Job | None]:
+        found = self.store.get(Key(bytes.fromhex(key)))
+        job = None if found is not None else self.service.jobs.of_key(key)
+        if job is None or job.result is None:
+            return found, job
+        data = self.service.jobs.pinned(job.result["digest"])
+        if data is None:
+            return None, job
+        return Artifact.of(data, job.result["cost_seconds"], job.result["media_type"]), job
+
+    async def converted(self, id: str, format_: str) -> Artifact:
+        """A generation's result in `format_`. Raises Problem 404, 409 or 410."""
+        job = await asyncio.to_thread(self._job, id)
+        if job is None:
+            key = id.removeprefix(STORED)
+            if key == id or not KEY.match(key) or Key(bytes.fromhex(key)) not in self.store:
+                raise not_found(f"no generation has the id {id!r}")
+            detail = f"its picture is not kept; post it again with format={format_}"
+            raise Problem(410, "gone", "This result is not kept any more", detail)
+        if job.state != SUCCEEDED:
+            raise Problem(409, "not-ready", "The generation has no result", f"it is {job.state}")
+        return await self._made_again(job, format_)
+
+    def _job(self, id: str) -> Job | None:
+        jobs = self.service.jobs
+        return jobs.of_key(id.removeprefix(STORED)) if id.startswith(STORED) else jobs.get(id)
+
+    async def _made_again(self, job: Job, format_: str | None = None) -> Artifact:
+        """What `job` asked for, or the same in another format: only what is missing runs. Raises Problem 410."""
+        kiln = self.service.kiln(job.ask.engine)
+        asked = format_ or str(job.ask.parameters.get("format", "glb"))
+        if asked not in kiln.engine.formats:
+            raise not_found(f"engine {kiln.engine.name} makes {', '.join(kiln.engine.formats)}, not {asked}")
+        try:
+            picture = await asyncio.to_thread(self.service.jobs.picture, job)
+        except MeshkilnError:
+            detail = "its retention time is over; post the picture again"
+            raise Problem(410, "gone", "This result is not kept any more", detail) from None
+        if self._room.locked():
+            raise QueueFull("too many results are being converted", 1.0)
+        parameters: dict[str, Any] = {name: v for name, v in job.ask.parameters.items() if name != "format"}
+        async with self._room:
+            result = await kiln.agenerate(picture, asked, recipe=job.ask.recipe, client=job.client, **parameters)
+        return Artifact(result.data, result.digest, result.cost, result.media_type)
