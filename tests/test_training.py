@@ -230,3 +230,50 @@ def test_a_leg_taken_up_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert again.steps == 3
     assert torch.equal(again.model.weight, first.model.weight)
     assert again.optimisers[1].state_dict()["state"][0]["step"] == 3
+
+
+def test_a_student_begins_as_the_teacher_says_whatever_the_span() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.flow import Flow, Sizes
+    from training.student import begin
+
+    torch.manual_seed(0)
+    teacher = Flow(Sizes(width=64, layers=2, encoder_layers=1)).eval()
+    for p in teacher.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    x, t, tokens = torch.randn(3, 100, 16), torch.rand(3), torch.randn(3, 64, 64)
+    with torch.no_grad():
+        said = begin(teacher)(x, t, torch.tensor([0.0, 0.25, 1.0]), tokens)
+        assert torch.allclose(said, teacher(x, t, tokens), atol=1e-5)
+
+
+def test_a_straight_guided_path_is_followed_exactly_and_ends_where_the_velocity_leads() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.student import GRID, paths
+
+    class Straight(torch.nn.Module):
+        """Conditional velocity 1, unconditional 0.5, whatever the state."""
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(x) * tokens.mean((1, 2))[:, None, None]
+
+        def null_tokens(self) -> torch.Tensor:
+            return torch.full((64, 8), 0.5)
+
+    noise = torch.randn(2, 10, 4)
+    found = paths(Straight(), noise, torch.ones(2, 64, 8), guidance=3.0)
+    t = torch.linspace(0, 1, GRID + 1)[None, :, None, None]
+    assert torch.allclose(found, noise[:, None] + 2.0 * t, atol=1e-5)
+
+
+def test_spans_lie_on_the_grid_and_cover_every_equal_division() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.student import GRID, ends
+
+    first, last = ends(4000, torch.Generator().manual_seed(0))
+    assert (first >= 0).all()
+    assert (last > first).all()
+    assert (last <= GRID).all()
+    seen = set(zip(first.tolist(), last.tolist(), strict=True))
+    for n in (1, 2, 4, 8):
+        assert {(k * GRID // n, (k + 1) * GRID // n) for k in range(n)} <= seen

@@ -1,14 +1,16 @@
-"""Writes the ONNX graphs of training/INTERFACE.md: float32 arithmetic, weights stored as float16.
+"""Writes the ONNX graphs of training/INTERFACE.md: float32 arithmetic, weights stored as float16 (the student's: int8).
 
     python -m training.export RUN src/meshkiln/engines/vecset/weights [--note "..."]
 
-RUN holds autoencoder.pt and flow.pt; the averaged weights are taken. Every graph is run against torch before it counts.
+RUN holds autoencoder.pt, flow.pt and, when the flow has been distilled, student.pt; the averaged weights are taken.
+Every graph is run against torch before it counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from meshkiln.engines.vecset.crop import FILL, SIZE
 from training.autoencoder import SHARPNESS, Autoencoder
 from training.flow import Flow
+from training.student import GRID, Student
 
 OPSET = 18
 SMALL = 256
@@ -81,10 +84,36 @@ def halve(model: onnx.ModelProto) -> None:
         graph.node.insert(i, node)
 
 
+def quarter(model: onnx.ModelProto) -> None:
+    """Stores large float32 matrices as int8 with a scale per column; a runtime folds Cast and Mul when it loads."""
+    graph = model.graph
+    nodes = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or np.prod(tensor.dims) <= 64 * SMALL:
+            continue
+        matrix = numpy_helper.to_array(tensor)
+        scale = np.maximum(np.abs(matrix).max(axis=0, keepdims=True) / 127, 1e-12).astype(np.float32)
+        name, whole = tensor.name, np.round(matrix / scale).astype(np.int8)
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(whole, name + ".int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, name + ".scale"))
+        nodes.append(
+            helper.make_node("Cast", [name + ".int8"], [name + ".whole"], to=TensorProto.FLOAT, name=name + ".c")
+        )
+        nodes.append(helper.make_node("Mul", [name + ".whole", name + ".scale"], [name], name=name + ".m"))
+    for i, node in enumerate(nodes):
+        graph.node.insert(i, node)
+
+
 def write(
-    module: nn.Module, inputs: dict[str, Tensor], output: str, axes: dict[str, dict[int, str]], path: Path
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    output: str,
+    axes: dict[str, dict[int, str]],
+    path: Path,
+    shrink: Callable[[onnx.ModelProto], None] = halve,
 ) -> float:
-    """Exports, halves, checks against torch at another batch size; returns the largest difference seen."""
+    """Exports, shrinks, checks against torch at another batch size; returns the largest difference seen."""
     module.eval()
     torch.onnx.export(
         module,
@@ -97,7 +126,9 @@ def write(
         dynamo=False,
     )
     model = onnx.load(str(path))
-    halve(model)
+    shrink(model)
+    if shrink is not halve:
+        halve(model)
     model.producer_version = ""
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
@@ -164,6 +195,18 @@ def main() -> None:
             args.out / "shape_encoder.onnx",
         ),
     }
+    if (args.run / "student.pt").exists():
+        states["student"] = torch.load(args.run / "student.pt", weights_only=True)
+        student = Student().eval()
+        student.load_state_dict(states["student"]["average"])
+        worst["student"] = write(
+            student,
+            {"x": z, "t": t, "d": 1 - t, "tokens": torch.randn(2, tokens, f.width)},
+            "velocity",
+            dict.fromkeys(("x", "t", "d", "tokens", "velocity"), batch),
+            args.out / "student.onnx",
+            quarter,
+        )
     np.save(args.out / "null.npy", flow.null_tokens().detach().numpy().astype(np.float32))
     files = sorted(p for p in args.out.iterdir() if p.suffix in (".onnx", ".npy"))
     manifest = {
@@ -183,6 +226,7 @@ def main() -> None:
             "flow": sum(p.numel() for p in flow.parameters()),
         },
         "trained": {k: {"steps": s["steps"], "hours": round(s["spent"] / 3600, 2)} for k, s in states.items()},
+        **({"student": {**states["student"]["extra"], "grid": GRID}} if "student" in states else {}),
         "note": args.note,
         "files": {p.name: blake3(p.read_bytes()).hexdigest() for p in files},
     }

@@ -141,9 +141,16 @@ class Flow(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """x (B·R, L, D), t (B·R,), tokens (B, T, W) → velocity (B·R, L, D)."""
+        return self.steered(x, self.time_in(self.waves(t)), tokens)
+
+    def waves(self, t: Tensor) -> Tensor:
+        """t (B,) → sines and cosines (B, 64)."""
         a = t[:, None] * self.frequencies
-        time = self.time_out(self.time_in(torch.cat([torch.sin(a), torch.cos(a)], dim=-1)))
-        time = time.view(-1, 6, self.sizes.width)
+        return torch.cat([torch.sin(a), torch.cos(a)], dim=-1)
+
+    def steered(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+        """`forward`, given what the blocks are told of the time: time (B·R, W)."""
+        time = self.time_out(time).view(-1, 6, self.sizes.width)
         h = self.latent_in(x) + self.place(self.fourier(self.anchors)) + self.seed
         for block in self.blocks:
             h = block(h, tokens, self.squares, time)

@@ -46,6 +46,7 @@ class Leg:
         self.averaging = averaging
         self.steps, self.spent, self.stop = 0, 0.0, False
         self.share = 0.0
+        self.extra: dict[str, float] = {}  # numbers kept with the weights
         self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         if path.exists():
             self._load()
@@ -103,6 +104,7 @@ class Leg:
             "optimisers": [o.state_dict() for o in self.optimisers],
             "steps": self.steps,
             "spent": self.spent + time.monotonic() - self.began,
+            "extra": self.extra,
         }
         part = self.path.with_suffix(".part")
         torch.save(state, part)

@@ -52,6 +52,15 @@ class Pictures:
             au.append(aux)
         return torch.from_numpy(np.stack(s)), torch.from_numpy(np.stack(im)), torch.from_numpy(np.stack(au))
 
+    def images(self, rng: np.random.Generator, size: int) -> Tensor:
+        """(size, 4, 128, 128): pictures alone, drawn and varied as in `batch`."""
+        images = []
+        for _ in range(size):
+            shard = self.shards[rng.integers(len(self.shards))]
+            image = shard["image"][rng.integers(len(shard["image"]))].astype(np.float32) / 255
+            images.append(_recolour(image[:, :, ::-1] if rng.random() < 0.5 else image, rng))
+        return torch.from_numpy(np.stack(images))
+
 
 def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Permuted channels, gain, gamma, less saturation; premultiplied stays premultiplied."""
@@ -72,6 +81,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=2, help="noises per picture")
     parser.add_argument("--start", type=Path, help="weights of an earlier leg (.npz or .pt)")
     parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates; 0.5 for a further leg")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile: minutes to begin, then 1.7 × faster")
     args = parser.parse_args()
     rank = join()
     torch.set_num_threads(1)
@@ -83,6 +93,9 @@ def main() -> None:
     if args.start:
         load(model, args.start)
     leg = Leg(model, args.out / "flow.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
+    if args.compile:  # after the averaged copy was taken, which stays as it is
+        model.compile(dynamic=False)
+        model.picture.compile(dynamic=False)
     torch.manual_seed(leg.steps * 2 + rank)
     pictures = Pictures(args.shards, rank, leg.world)
     rng = np.random.default_rng([leg.steps, rank])
