@@ -129,8 +129,10 @@ def test_events_tell_the_way_and_can_be_taken_up_again(http: httpx.Client) -> No
     assert kinds[0] == "state"
     assert kinds[-1] == "state"
     assert json.loads(events[-1]["data"])["state"] == "succeeded"
-    stages = [json.loads(e["data"])["stage"] for e in events if e["event"] == "stage"]
-    assert stages == ["read", "smooth", "grow", "export"]
+    stages = [json.loads(e["data"]) for e in events if e["event"] == "stage"]
+    for state in ("begun", "done"):
+        told = [stage["stage"] for stage in stages if stage["state"] == state]
+        assert told == ["read", "smooth", "grow", "export"]
     assert {"stage": "grow", "step": 4, "steps": 4} in [json.loads(e["data"]) for e in events if e["event"] == "step"]
     rest = http.get(f"{location}/events", headers={"Last-Event-ID": events[2]["id"]}).text
     assert rest == text.split("\n\n", 3)[3]

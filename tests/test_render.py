@@ -185,3 +185,17 @@ def test_parameters_name_what_is_allowed():
         render(dice(), size=5)
     with pytest.raises(BadParameter, match="front"):
         render(dice(), ())
+
+
+def test_without_a_background_the_picture_is_clear_around_the_mesh_and_its_edges_keep_their_colour():
+    ball = trimesh.creation.icosphere(3)
+    shown = np.asarray(render(ball, ("front",), 64, background=None))
+    assert shown.shape == (64, 64, 4)
+    assert shown[0, 0, 3] == 0
+    assert shown[32, 32, 3] == 255
+    edge = (shown[..., 3] > 60) & (shown[..., 3] < 200)
+    assert edge.any()
+    # Were the edge mixed with black, it would be half as bright as what is next to it.
+    on_white = np.asarray(render(ball, ("front",), 64, background=(255, 255, 255)))
+    assert shown[edge][:, :3].mean() < on_white[edge].mean()
+    assert shown[edge][:, :3].mean() > 40

@@ -29,6 +29,8 @@ takes from the page cache (`benchmarks/disk_store.py`), since a medium may be co
 
 Report = Callable[[str, int, int], None]
 """Called with (stage name, step, steps) while stages run."""
+Told = Callable[[Link, Made], None]
+"""Called with each stage's output that comes to hand, found or computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Ask:
     priority: int = 0
     client: str = ""
     report: Report | None = None
+    told: Told = lambda link, made: None
     asked: float = field(default_factory=time.monotonic)
 
 
@@ -87,7 +90,7 @@ class Driver:
         progress = Progress()
         while True:
             links = chain(ask.request, lambda key: progress.records.get(key) or self.recorded(key))[:through]
-            for link in self._missing(links, progress, ask.refresh):
+            for link in self._missing(links, progress, ask):
                 flown = self._flown(ask, link, progress)
                 try:
                     made = yield flown
@@ -96,6 +99,7 @@ class Driver:
                     raise
                 if made.source == "computed" and not flown.led:
                     made = made.followed()
+                ask.told(link, made)
                 if not self._learn(link, made, progress):
                     break
             else:
@@ -122,7 +126,7 @@ class Driver:
             progress.made[name] = made
         return False
 
-    def _missing(self, links: Sequence[Link], progress: Progress, refresh: bool) -> list[Link]:
+    def _missing(self, links: Sequence[Link], progress: Progress, ask: Ask) -> list[Link]:
         """The stages that have to be computed, first to last; what is found on the way is put in `progress`."""
         for index, link in enumerate(links):
             if link.output is None:
@@ -134,12 +138,13 @@ class Driver:
         for link in reversed(links):
             name = link.stage.name
             if name in needed and name not in progress.made:
-                found = None if refresh or link.output is None else self.look(link.output)
+                found = None if ask.refresh or link.output is None else self.look(link.output)
                 if found is None:
                     missing.append(link)
                     needed.update(link.stage.reads)
                 else:
                     progress.made[name] = found
+                    ask.told(link, found)
         return missing[::-1]
 
     def _flown(self, ask: Ask, link: Link, progress: Progress) -> Flown:

@@ -15,7 +15,7 @@ from meshkiln.engines import base
 from meshkiln.engines.base import Engine
 from meshkiln.errors import BadInput
 from meshkiln.flights import Flights
-from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, advance
+from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, Told, advance
 from meshkiln.request import Link, Request, canonical_request, chain, picture_bytes
 from meshkiln.result import Result, StageReport, result_of
 from meshkiln.store.base import Leases, Store
@@ -104,9 +104,13 @@ class Kiln:
         priority: int = 0,
         client: str = "",
         report: Report | None = None,
+        told: Told = lambda link, made: None,
         **parameters: object,
     ) -> Result:
-        """`generate` for asyncio: the loop is never blocked, and cancelling the task leaves other waiters alone."""
+        """`generate` for asyncio: the loop is never blocked, and cancelling the task leaves other waiters alone.
+
+        told : called with each stage's link and output when it is in hand, on some thread
+        """
 
         def begin() -> tuple[Request, bytes]:
             return self.request(picture, {"format": format, **parameters}, recipe)
@@ -114,7 +118,7 @@ class Kiln:
         started = time.perf_counter()
         request, data = await asyncio.to_thread(begin)
         deadline = None if timeout is None else time.monotonic() + timeout
-        ask = Ask(request, data, refresh, priority, client, report)
+        ask = Ask(request, data, refresh, priority, client, report, told)
         steps = self._driver.drive(ask)
         # Store look-ups may touch the disk, so every advance of the driver happens off the loop.
         flown = await asyncio.to_thread(advance, steps, None)

@@ -56,7 +56,7 @@ def render(
     mesh: bytes | str | Path | trimesh.Trimesh | trimesh.Scene,
     views: Sequence[str] = ("front", "three-quarter", "side", "back"),
     size: int = 512,
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: tuple[int, int, int] | None = (255, 255, 255),
     samples: int = 2,
 ) -> Image.Image:
     """The mesh from each of `views`, side by side: an RGB picture of height `size` and width `size` × views.
@@ -64,6 +64,7 @@ def render(
     mesh : contents or path of a GLB, OBJ (alone or zipped with its texture), PLY, STL or 3MF file, or a trimesh object
         (Y up)
     views : names from `VIEWS`
+    background : None makes it transparent, and the picture RGBA
     samples : rays per pixel along each axis
 
     Textures and vertex colours are shown, under two lights that stand by the camera. All views have one scale.
@@ -86,7 +87,7 @@ def render(
     cameras = [_camera(*VIEWS[name]) for name in views]
     reach = max(float(np.abs(_project(points, camera)).max()) for camera in cameras)
     tracer = _Tracer(parts)
-    picture = Image.new("RGB", (size * len(views), size), background)
+    picture = _empty(size * len(views), size, background)
     for column, camera in enumerate(cameras):
         tile = _view(tracer, parts, points, camera, reach / FILL, size, samples, background)
         picture.paste(tile, (column * size, 0))
@@ -203,7 +204,7 @@ def _view(
     reach: float,
     size: int,
     samples: int,
-    background: tuple[int, int, int],
+    background: tuple[int, int, int] | None,
 ) -> Image.Image:
     fine = size * samples
     flat = _project(points, camera)
@@ -216,7 +217,7 @@ def _view(
     directions = _unit(directions).reshape(-1, 3)
     triangle, u, v = tracer.hits(camera.back * np.float32(DISTANCE), directions)
     light = np.empty(directions.shape, np.float32)
-    light[:] = _linear(np.array(background, np.float32) / 255)
+    light[:] = _linear(np.array(background or (0, 0, 0), np.float32) / 255)
     hit = np.flatnonzero(triangle >= 0)
     first = 0
     for part in parts:
@@ -232,10 +233,19 @@ def _view(
         first += len(part.corners)
     grid = light.reshape(y1 - y0, samples, x1 - x0, samples, 3)
     pixels = sum(grid[:, i, :, j] for i in range(samples) for j in range(samples)) / np.float32(samples**2)
-    tile = Image.new("RGB", (size, size), background)
+    tile = _empty(size, size, background)
+    if background is None:
+        covered = (triangle >= 0).reshape(y1 - y0, samples, x1 - x0, samples).mean(axis=(1, 3), dtype=np.float32)
+        pixels = pixels / np.maximum(covered, 1e-6)[..., None]
     shown = np.clip(np.power(np.clip(pixels, 0, 1), 1 / 2.2) * 255 + 0.5, 0, 255).astype(np.uint8)
+    if background is None:
+        shown = np.dstack([shown, (covered * 255 + 0.5).astype(np.uint8)])
     tile.paste(Image.fromarray(shown), (x0, y0))
     return tile
+
+
+def _empty(width: int, height: int, background: tuple[int, int, int] | None) -> Image.Image:
+    return Image.new("RGB", (width, height), background) if background else Image.new("RGBA", (width, height))
 
 
 def _blend(

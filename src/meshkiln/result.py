@@ -44,6 +44,7 @@ class StageReport:
     source : "memory" or "disk" (found there), "computed", or None when a later stage's artifact made it unnecessary
     seconds : compute seconds when computed, else 0
     bytes : size of the stage's packed output when it was in hand, else 0
+    made : when that output was computed, in seconds since the epoch; None when it was not in hand, or does not tell
     """
 
     stage: str
@@ -52,6 +53,7 @@ class StageReport:
     seconds: float = 0.0
     bytes: int = 0
     joined: bool = False
+    made: float | None = None
 
     def as_json(self) -> dict[str, Json]:
         """The report as JSON values; the key in hexadecimal."""
@@ -62,6 +64,7 @@ class StageReport:
             "seconds": round(self.seconds, 6),
             "bytes": self.bytes,
             "joined": self.joined,
+            "made": self.made,
         }
 
 
@@ -121,7 +124,7 @@ def result_of(links: Sequence[Link], made: Mapping[str, Made], seconds: float) -
         media_type=last.media_type,
         key=key,
         digest=last.digest,
-        stages=tuple(_report(link, made.get(link.stage.name)) for link in links),
+        stages=tuple(report_of(link, made.get(link.stage.name)) for link in links),
         cost=cost,
         saved=max(0.0, cost - ran),
         seconds=seconds,
@@ -148,10 +151,12 @@ def result_of_artifact(key: Key, artifact: Artifact) -> Result:
     )
 
 
-def _report(link: Link, made: Made | None) -> StageReport:
+def report_of(link: Link, made: Made | None) -> StageReport:
+    """The part of a stage whose output is `made`, None when it was not needed."""
     if made is None:
         return StageReport(link.stage.name, link.key, None)
     ran = made.source == "computed" and not made.joined
+    at = made.artifact.provenance.get("made")
     return StageReport(
         stage=link.stage.name,
         key=link.key,
@@ -159,4 +164,5 @@ def _report(link: Link, made: Made | None) -> StageReport:
         seconds=made.artifact.cost if ran else 0.0,
         bytes=len(made.artifact.data),
         joined=made.joined,
+        made=at if isinstance(at, float) else None,
     )

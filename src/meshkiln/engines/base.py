@@ -149,6 +149,8 @@ class Stage:
     batch : the most items `compute` is given at once
     batch_with : names of parameters that must be equal within a batch; the others may differ from item to item. What
         an item costs is learned by them, so those that decide about it belong here also where `batch` is 1
+    preview : a stage that makes a picture of this one's output, for people who wait; it reads that alone and has no
+        parameters. Not part of any chain
     """
 
     name: str
@@ -164,6 +166,7 @@ class Stage:
     media_type: str = "application/vnd.safetensors"
     batch: int = 1
     batch_with: tuple[str, ...] = ()
+    preview: Stage | None = None
 
     def mattering(self, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Of a request's parameters those that matter to this stage: what its key contains and `compute` is given."""

@@ -126,7 +126,9 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.get("/v1/artifacts/{key}", tags=["artifacts"], **openapi.ARTIFACT)
     @app.head("/v1/artifacts/{key}", tags=["artifacts"], **openapi.ARTIFACT)
-    async def artifact(key: str, request: Request) -> Response:
+    async def artifact(key: str, request: Request, format: str | None = openapi.PICTURE) -> Response:
+        if format is not None:
+            return _artifact(request, f"preview-{key[:12]}", await gateway.results.preview(key))
         return _artifact(request, f"mesh-{key[:12]}", await gateway.results.artifact(key))
 
     @app.get("/v1/engines", tags=["engines"], summary="Engines, their parameters and recipes")

@@ -16,6 +16,7 @@ SUFFIXES = {
     "model/vnd.ply": "ply",
     "model/stl": "stl",
     "model/3mf": "3mf",
+    "image/png": "png",
 }
 _RANGE = re.compile(rb"^bytes=(\d{0,19})-(\d{0,19})$")
 

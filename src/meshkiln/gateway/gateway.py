@@ -57,7 +57,7 @@ class Gateway:
             result = await asyncio.to_thread(self.service.stored, ask, given.picture)
         if result is not None:
             self.metrics.stored(result, time.perf_counter() - started)
-            response = JSONResponse(of_stored(result, self.service.kilns[ask.engine].engine.formats))
+            response = JSONResponse(of_stored(result, self.service.kilns[ask.engine].engine))
             self.seen(request, given.picture, response, result)
             return response
         job = await self.service.submit(
@@ -94,7 +94,7 @@ class Gateway:
     def document(self, job: Job) -> dict[str, Any]:
         """The job's document as of now."""
         kiln = self.service.kilns.get(job.ask.engine)
-        return of_job(job, self.service.place(job), kiln.engine.formats if kiln else {})
+        return of_job(job, self.service.place(job), kiln.engine if kiln else None)
 
     async def job(self, id: str) -> Job:
         """The job of that id. Raises Problem 404."""
@@ -108,7 +108,7 @@ class Gateway:
         artifact = await self.results.artifact(id.removeprefix(STORED))
         kiln = self.service.kilns.get(str(artifact.provenance.get("engine")))
         result = result_of_artifact(Key(bytes.fromhex(id.removeprefix(STORED))), artifact)
-        return of_stored(result, kiln.engine.formats if kiln else ())
+        return of_stored(result, kiln.engine if kiln else None)
 
 
 def client_of(request: Request) -> str:

@@ -90,7 +90,7 @@ class HotPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
-            if path.startswith(_ARTIFACTS):
+            if path.startswith(_ARTIFACTS) and not scope["query_string"]:
                 if scope["method"] in ("GET", "HEAD") and await self._artifact(path[14:], scope, send):
                     return
             elif path == "/v1/generations" and scope["method"] == "POST":

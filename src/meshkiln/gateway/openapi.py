@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fastapi import Query
+
 from meshkiln.engines.base import Parameter
 from meshkiln.kiln import Kiln
 from meshkiln.settings import Settings
@@ -45,6 +47,7 @@ EVENTS: dict[str, Any] = {
     "responses": {200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The events"}},
 }
 BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^(?:[A-Za-z0-9+/]{4})+$"}
+PICTURE = Query(None, pattern="^png$", description="`png`: a picture of it, when it is a mesh or a cut-out")
 _BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 ARTIFACT: dict[str, Any] = {
     "summary": "The bytes of an artifact",

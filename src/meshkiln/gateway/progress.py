@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 from typing import Any
 
+from meshkiln.gateway import previews
 from meshkiln.gateway.events import Logs
 from meshkiln.gateway.runs import Run
+from meshkiln.request import Link
+from meshkiln.result import Made, report_of
 
 
 class Progress:
@@ -23,7 +26,15 @@ class Progress:
         if step:
             self._soon("step", {"stage": stage, "step": step, "steps": steps})
         else:
-            self._soon("stage", {"stage": stage})
+            self._soon("stage", {"stage": stage, "state": "begun"})
+
+    def told(self, link: Link, made: Made) -> None:
+        """A stage's output is in hand, found or computed."""
+        report = report_of(link, made)
+        data: dict[str, Any] = {**report.as_json(), "state": "done"}
+        if link.stage.preview is not None and report.key is not None:
+            data["preview"] = previews.link(report.key.hex())
+        self._soon("stage", data)
 
     def _soon(self, kind: str, data: dict[str, Any]) -> None:
         # A thread that computes may outlive the loop.
@@ -31,5 +42,7 @@ class Progress:
             self.loop.call_soon_threadsafe(self._tell, kind, data)
 
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "stage":
+            self.run.told.append(data)
         for id in self.run.jobs:
             self.logs.tell(id, kind, data)

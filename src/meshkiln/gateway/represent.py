@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from meshkiln.engines.base import Engine
+from meshkiln.gateway import previews
 from meshkiln.gateway.job import SUCCEEDED, Job
 from meshkiln.result import Result
 
@@ -12,11 +14,11 @@ STORED = "k"
 """An id that begins so names a stored answer: what follows is its key. No job was made for it."""
 
 
-def of_job(job: Job, place: tuple[int, float] | None, formats: Iterable[str]) -> dict[str, Any]:
+def of_job(job: Job, place: tuple[int, float] | None, engine: Engine | None) -> dict[str, Any]:
     """A job's document.
 
     place : its position among the distinct generations that wait (0: it is being made), and estimated seconds left
-    formats : of its engine
+    engine : the one it asks for, unless that is not served any more
     """
     document: dict[str, Any] = {
         "id": job.id,
@@ -36,13 +38,14 @@ def of_job(job: Job, place: tuple[int, float] | None, formats: Iterable[str]) ->
     if job.state == SUCCEEDED and job.result is not None:
         document |= _told(job.result)
         document["links"]["artifact"] = f"/v1/artifacts/{job.result['key']}"
-        document["links"]["formats"] = {name: f"/v1/generations/{job.id}/artifacts/{name}" for name in formats}
+        document["links"] |= _links(job.id, job.result["stages"], engine)
     return document
 
 
-def of_stored(result: Result, formats: Iterable[str] = ()) -> dict[str, Any]:
-    """The document of an answer that was stored whole. formats : of its engine"""
+def of_stored(result: Result, engine: Engine | None) -> dict[str, Any]:
+    """The document of an answer that was stored whole. engine : the one that made it, unless not served any more"""
     key = result.key.hex()
+    told = result.as_json()
     parameters = result.provenance.get("parameters")
     return {
         "id": f"{STORED}{key}",
@@ -57,13 +60,23 @@ def of_stored(result: Result, formats: Iterable[str] = ()) -> dict[str, Any]:
         "position": None,
         "estimated_seconds": None,
         "error": None,
-        **_told(result.as_json()),
+        **_told(told),
         "links": {
             "self": f"/v1/generations/{STORED}{key}",
             "events": f"/v1/generations/{STORED}{key}/events",
             "artifact": f"/v1/artifacts/{key}",
-            "formats": {name: f"/v1/generations/{STORED}{key}/artifacts/{name}" for name in formats},
+            **_links(f"{STORED}{key}", told["stages"], engine),
         },
+    }
+
+
+def _links(id: str, stages: Any, engine: Engine | None) -> dict[str, Any]:
+    """Where the other formats are, and pictures of what stages made."""
+    keys = {stage["stage"]: stage["key"] for stage in stages if stage["key"] is not None}
+    shown = [stage.name for stage in engine.stages if stage.preview and stage.name in keys] if engine else []
+    return {
+        "formats": {name: f"/v1/generations/{id}/artifacts/{name}" for name in (engine.formats if engine else ())},
+        "previews": {name: previews.link(keys[name]) for name in shown},
     }
 
 

@@ -6,10 +6,13 @@ stored ─ no ─ pinned ─ no ─ made again from the job's picture ─ no ─
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 from meshkiln.errors import MeshkilnError, QueueFull
+from meshkiln.gateway import previews
 from meshkiln.gateway.job import SUCCEEDED, Job
 from meshkiln.gateway.problems import Problem, not_found
 from meshkiln.gateway.represent import STORED
@@ -38,6 +41,19 @@ class Results:
         if job is None:
             raise not_found(f"nothing is stored under {key}; post the picture again")
         return await self._made_again(job)
+
+    async def preview(self, key: str) -> Artifact:
+        """The picture of the artifact of that key. Raises Problem 404, QueueFull."""
+        found = None
+        if KEY.match(key):
+            kilns, name = self.service.kilns, Key(bytes.fromhex(key))
+            found = await asyncio.to_thread(previews.stored, kilns, name)
+            if found is None:
+                async with self._running():
+                    found = await previews.made(kilns, self.service.pool.run, name)
+        if found is None:
+            raise not_found(f"there is no picture of {key}: nothing is stored there, or nothing that can be shown")
+        return found
 
     def _found(self, key: str) -> tuple[Artifact | None, Job | None]:
         found = self.store.get(Key(bytes.fromhex(key)))
@@ -77,9 +93,14 @@ class Results:
         except MeshkilnError:
             detail = "its retention time is over; post the picture again"
             raise Problem(410, "gone", "This result is not kept any more", detail) from None
-        if self._room.locked():
-            raise QueueFull("too many results are being converted", 1.0)
         parameters: dict[str, Any] = {name: v for name, v in job.ask.parameters.items() if name != "format"}
-        async with self._room:
+        async with self._running():
             result = await kiln.agenerate(picture, asked, recipe=job.ask.recipe, client=job.client, **parameters)
         return Artifact(result.data, result.digest, result.cost, result.media_type)
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        if self._room.locked():
+            raise QueueFull("too many results are being converted", 1.0)
+        async with self._room:
+            yield

@@ -22,6 +22,7 @@ class Run:
 
     jobs : those that wait for it, by id
     begun : whether it is in the kiln; its deadline is fixed from then on
+    told : what was told of its stages, for those who join later
     """
 
     name: tuple[Any, ...]
@@ -31,6 +32,7 @@ class Run:
     begun: bool = False
     deadline: float | None = None
     task: asyncio.Task[None] | None = None
+    told: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def latest(self) -> float | None:

@@ -223,6 +223,8 @@ class Service:
         run, joined = self.runs.join(job, request)
         self.logs.tell(job.id, "state", {"state": QUEUED, "joined": True} if joined else {"state": QUEUED})
         if run.begun:
+            for stage in run.told:
+                self.logs.tell(job.id, "stage", stage)
             self._begin(self._begun(job))
         self._next()
         self._tell_places()
@@ -277,6 +279,7 @@ class Service:
             priority=max((job.priority for job in run.jobs.values()), default=0),
             client=first.client,
             report=progress.report,
+            told=progress.told,
             **parameters,
         )
         await asyncio.to_thread(self.jobs.pin, result.digest.hex(), result.data)

@@ -43,6 +43,17 @@ FINISH = Stage(
 )
 """Reads the mesh of the stage that makes one: other engines use `dataclasses.replace(FINISH, reads=("decode",))`."""
 
+PREVIEW = Stage(
+    name="preview",
+    id="meshkiln.mesh.preview",
+    version=1,
+    compute="meshkiln.engines.mesh.preview:preview",
+    reads=("export",),
+    numeric="fp32",
+    media_type="image/png",
+)
+"""bytes of a mesh file → PNG, 384 × 384, transparent around the mesh."""
+
 EXPORT = Stage(
     name="export",
     id="meshkiln.export",
@@ -53,5 +64,6 @@ EXPORT = Stage(
     only=(("size", "format", ("stl", "3mf")),),
     numeric="fp32",
     media_type="application/octet-stream",
+    preview=PREVIEW,
 )
 """Bytes of the format asked for; the engine's `formats` names their media type."""

@@ -17,6 +17,16 @@ READ = Stage(
 )
 """bytes of a picture → {"pixels": (H, W, 4) uint8, sRGB, straight alpha, colour zeroed under zero alpha}."""
 
+PREVIEW = Stage(
+    name="preview",
+    id="meshkiln.matte.preview",
+    version=1,
+    compute="meshkiln.engines.picture.preview:preview",
+    reads=("matte",),
+    media_type="image/png",
+)
+"""cut-out → PNG, longest side ≤ 512."""
+
 MATTE = Stage(
     name="matte",
     id="meshkiln.matte",
@@ -26,6 +36,7 @@ MATTE = Stage(
     parameters=("matte",),
     # Colour statistics and filters in single precision: a few edge pixels may differ between processors.
     numeric="fp32",
+    preview=PREVIEW,
 )
 """canonical pixels → {"pixels": (H, W, 4) uint8 cut-out, soft alpha, longest side ≤ 1024}."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshkiln.engines.base import PICTURE, Engine, Parameter, Stage
+from meshkiln.engines.mesh import PREVIEW
 from meshkiln.errors import BadParameter
 from meshkiln.settings import Settings, load
 
@@ -47,6 +48,7 @@ def describe(model: str) -> Engine:
         numeric="stated",  # by whoever named the model: a model served in another precision has another name
         media_type="application/octet-stream",
         batch_with=("octree_resolution", "num_inference_steps", "texture"),
+        preview=PREVIEW,
     )
     return Engine(
         name=NAME,

@@ -1,0 +1,67 @@
+"""Pictures of results, whole or half way, for people: made by a worker when first asked for, then stored like those."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+
+from meshkiln.engines.base import Stage
+from meshkiln.flights import Flight
+from meshkiln.keys import Key, stage_key
+from meshkiln.kiln import Kiln
+from meshkiln.store.base import Artifact
+from meshkiln.workers.task import Payload, Runner, Task
+
+
+def link(key: str) -> str:
+    """Where the picture of the artifact `key` (hexadecimal) is."""
+    return f"/v1/artifacts/{key}?format=png"
+
+
+def stored(kilns: Mapping[str, Kiln], key: Key) -> Artifact | None:
+    """The picture of what is (or was) stored under `key`, when it was made before. Blocks: call it on a thread."""
+    # Engines share stages, so several may have a picture under one key.
+    for picture, kiln in {_key(kiln, preview, key): kiln for kiln, _, preview in _previews(kilns)}.items():
+        found = kiln.store.get(picture)
+        if found is not None:
+            return found
+    return None
+
+
+async def made(kilns: Mapping[str, Kiln], runner: Runner, key: Key) -> Artifact | None:
+    """The picture of what is stored under `key`, made now; None when nothing is, or nothing to be shown."""
+    store = next(iter(kilns.values())).store
+    artifact = await asyncio.to_thread(store.get, key)
+    if artifact is None:
+        return None
+    of = (artifact.provenance.get("engine"), artifact.provenance.get("stage"))
+    for kiln, stage, preview in _previews(kilns):
+        if (kiln.engine.name, stage.name) == of:
+            return await _flown(kiln, preview, runner, key, artifact)
+    return None
+
+
+async def _flown(kiln: Kiln, preview: Stage, runner: Runner, key: Key, artifact: Artifact) -> Artifact:
+    picture = _key(kiln, preview, key)
+
+    def compute(flight: Flight) -> Artifact:
+        payload = Payload(artifact.data, artifact.media_type)
+        ran = runner(Task(preview, (payload,), {}, flight, lambda step, steps: None))
+        provenance = {**artifact.provenance, "stage": preview.name, "version": preview.version, "made": time.time()}
+        shown = Artifact.of(ran.output.data, ran.seconds, preview.media_type, provenance)
+        kiln.store.put(picture, shown, durable=False)
+        return shown
+
+    return await kiln.flights.arun(picture, compute, found=lambda: kiln.store.get(picture))
+
+
+def _previews(kilns: Mapping[str, Kiln]) -> Iterator[tuple[Kiln, Stage, Stage]]:
+    for kiln in kilns.values():
+        for stage in kiln.engine.stages:
+            if stage.preview is not None:
+                yield kiln, stage, stage.preview
+
+
+def _key(kiln: Kiln, preview: Stage, key: Key) -> Key:
+    return stage_key(preview.fingerprint, {}, [key], kiln.namespace)
