@@ -61,6 +61,17 @@ class Weights:
             x = x + (v[1:] + guidance * (v[:1] - v[1:]) if n == 2 else v) / np.float32(steps)
         return x
 
+    def distilled(self, rgba: NDArray[np.uint8], steps: int, seed: int = 0) -> F32:
+        """Latents (1, L, D) by the student: `steps` spans of equal length on its grid."""
+        tokens = self.call("encoder", image=recentre(rgba)[None])
+        shape = (1, self.manifest["latents"], self.manifest["latent_dim"])
+        x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        grid = self.manifest["student"]["grid"]
+        times = np.round(np.linspace(0, grid, steps + 1)).astype(np.float32) / grid
+        for t, d in zip(times[:-1], np.diff(times), strict=True):
+            x = x + d * self.call("student", x=x, t=t[None], d=d[None], tokens=tokens)
+        return x
+
     def field(self, z: F32) -> F32:
         """Logits on the grid: (48, 48, 48), indexed x, y, z."""
         features = self.call("latents", z=z)
@@ -161,6 +172,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--student", action="store_true", help="the distilled flow instead of the guided one")
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--part", choices=("both", "ceiling", "flow"), default="both", help="the ceiling is slow")
     parser.add_argument("--only", choices=("procedural", "real"))
@@ -179,7 +191,11 @@ def main() -> None:
                 ceiling = weights.field(weights.autoencode(reference.surface[:2048], reference.normals[:2048]))
                 figures |= {f"ae_{k}": v for k, v in compare(ceiling, reference).items()}
             if args.part != "ceiling":
-                result = weights.field(weights.sample(reference.rgba, args.steps, args.guidance))
+                if args.student:
+                    latents = weights.distilled(reference.rgba, args.steps)
+                else:
+                    latents = weights.sample(reference.rgba, args.steps, args.guidance)
+                result = weights.field(latents)
                 figures |= compare(result, reference)
             rows.append(figures)
             print(f"{reference.name:18s}", " ".join(f"{k} {v:.3f}" for k, v in rows[-1].items()), flush=True)

@@ -105,6 +105,24 @@ def quarter(model: onnx.ModelProto) -> None:
         graph.node.insert(i, node)
 
 
+def share(model: onnx.ModelProto) -> None:
+    """Keeps one copy of the constants that every block repeats (the squared distances)."""
+    first: dict[bytes, str] = {}
+    same: dict[str, str] = {}
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and len(node.attribute[0].t.raw_data) > 4 * SMALL:
+            name = first.setdefault(node.attribute[0].SerializeToString(), node.output[0])
+            if name != node.output[0]:
+                same[node.output[0]] = name
+                continue
+        for i, name in enumerate(node.input):
+            node.input[i] = same.get(name, name)
+        kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
 def write(
     module: nn.Module,
     inputs: dict[str, Tensor],
@@ -126,6 +144,7 @@ def write(
         dynamo=False,
     )
     model = onnx.load(str(path))
+    share(model)
     shrink(model)
     if shrink is not halve:
         halve(model)
