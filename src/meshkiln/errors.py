@@ -67,5 +67,9 @@ class QueueFull(MeshkilnError):
         self.retry_after = retry_after
 
 
+class Paused(QueueFull):
+    """Whoever runs the server lets nothing new in for now; what is stored is answered."""
+
+
 class PoolClosed(MeshkilnError):
     """The workers are shutting down: what was not finished has to be asked for again."""

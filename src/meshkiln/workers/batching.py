@@ -109,7 +109,7 @@ class Scheduler(Generic[I]):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self.costs = Costs()
-        self._workers = workers
+        self.workers = workers
         self._max_seconds = max_seconds
         self._max_wait = max_wait
         self._batching = batching
@@ -152,7 +152,7 @@ class Scheduler(Generic[I]):
 
     def admit(self, share: float = 1.0) -> None:
         """Raise QueueFull when more than `share` of the work that may wait is waiting."""
-        wait, bound = self.seconds() / self._workers, share * self._max_seconds
+        wait, bound = self.seconds() / self.workers, share * self._max_seconds
         if len(self._queue) and wait > bound:
             raise QueueFull(
                 f"work for {wait:.0f} s is waiting already; at most {bound:.0f} s may wait",
@@ -162,7 +162,7 @@ class Scheduler(Generic[I]):
     def ahead(self, item: I) -> tuple[int, float]:
         """(tasks, seconds) that `item` has to wait for, if nothing else comes."""
         count, seconds = self._queue.ahead(item)
-        return count, seconds / self._workers
+        return count, seconds / self.workers
 
     def again(self, item: I, alone: bool) -> None:
         """Queue `item` in the place it had, as its worker was lost; `alone` keeps others out of its batch."""

@@ -74,6 +74,12 @@ class Desk(Protocol):
     def turn(self, keeper: Keeper) -> Sequence[Job] | None:
         """The next batch, blocking; empty when the worker should be looked at, None when there will be no more."""
 
+    def rest(self, keeper: Keeper) -> bool:
+        """Whether the worker is to end for now; called with nothing in hand."""
+
+    def resumed(self, keeper: Keeper) -> bool:
+        """Block while no worker is wanted; False when there will be no more batches."""
+
     def finished(self, keeper: Keeper, batch: Sequence[Job], results: Sequence[Ran | Exception], halvings: int) -> None:
         """`batch` came to `results`; on the way memory did not suffice `halvings` times."""
 
@@ -113,6 +119,11 @@ class Keeper(threading.Thread):
             batch = self._desk.turn(self)
             if batch is None:
                 break
+            if not batch and self._desk.rest(self):
+                self._replace(grace=1.0)
+                if not self._desk.resumed(self):
+                    break
+                continue
             loss = self._serve(self.worker, batch)
             if loss is not None:
                 self._replace()

@@ -16,12 +16,14 @@ class Place:
 
     batch : in hand, empty when there is none; since : when it was taken up, by the monotonic clock
     busy : seconds spent on batches before that one; batches : how many those were
+    drained : whether it is to take up nothing more
     """
 
     batch: Sequence[Job] = ()
     since: float = 0.0
     busy: float = 0.0
     batches: int = 0
+    drained: bool = False
 
     def take_up(self, batch: Sequence[Job], now: float) -> None:
         """Begin with `batch`."""
@@ -39,9 +41,17 @@ class Place:
         busy = self.busy + (now - self.since if self.batch else 0.0)
         return WorkerStats(
             pid=None if worker is None else worker.pid,
+            state=self._state(worker),
             stage=self.batch[0].task.stage.name if self.batch else None,
             busy=busy / max(1e-9, now - opened),
             busy_seconds=busy,
             batches=self.batches,
             memory=0 if worker is None else worker.resident(),
         )
+
+    def _state(self, worker: Worker | None) -> str:
+        if self.drained:
+            return "draining" if self.batch or worker is not None else "drained"
+        if worker is None:
+            return "starting"
+        return "busy" if self.batch else "idle"

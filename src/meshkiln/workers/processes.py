@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 from meshkiln.engines.base import Scalar, Stage
-from meshkiln.errors import MeshkilnError, PoisonedTask, PoolClosed, StageFailed
+from meshkiln.errors import BadParameter, MeshkilnError, PoisonedTask, PoolClosed, StageFailed
 from meshkiln.workers import machine
 from meshkiln.workers.batching import Scheduler, group_of
 from meshkiln.workers.keeper import Job, Keeper, Limits, Loss
@@ -139,6 +139,33 @@ class Pool:
         with self._changed:
             self._scheduler.costs.learn(stage.fingerprint, group_of(stage, parameters), seconds)
 
+    def drain(self, worker: int) -> None:
+        """Have a worker finish its batch and end; it takes up nothing more until `resume`.
+
+        Raises IndexError for no such worker, BadParameter for the last one that is not drained: what waits would then
+        wait for ever.
+        """
+        with self._changed:
+            place = list(self._places.values())[worker]
+            if not place.drained and self._working() == 1:
+                raise BadParameter("this is the last worker that is not drained; pause the intake instead")
+            place.drained = True
+            self._scheduler.workers = self._working()
+            self._changed.notify_all()
+
+    def resume(self, worker: int) -> None:
+        """Let a drained worker start and work again. Raises IndexError for no such worker."""
+        with self._changed:
+            list(self._places.values())[worker].drained = False
+            self._scheduler.workers = self._working()
+            self._changed.notify_all()
+
+    @property
+    def working(self) -> int:
+        """How many workers are not drained."""
+        with self._changed:
+            return self._working()
+
     def wait_ready(self, timeout: float = 0.0) -> bool:
         """Whether every worker has loaded what it was to preload, waiting for it at most `timeout` seconds."""
         with self._changed:
@@ -222,6 +249,8 @@ class Pool:
                 now = time.monotonic()
                 look = now + SWEEP
                 while not self._closed:
+                    if place.drained:
+                        return ()
                     if now >= self._swept + SWEEP:
                         self._swept = now
                         dropped += [self._counted(*given_up) for given_up in self._scheduler.sweep(now)]
@@ -238,6 +267,15 @@ class Pool:
             finally:
                 self._idle -= 1
                 _settle(dropped)
+
+    def rest(self, keeper: Keeper) -> bool:
+        with self._changed:
+            return self._places[keeper].drained
+
+    def resumed(self, keeper: Keeper) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._places[keeper].drained)
+            return not self._closed
 
     def finished(self, keeper: Keeper, batch: Sequence[Job], results: Sequence[Ran | Exception], halvings: int) -> None:
         with self._changed:
@@ -270,6 +308,9 @@ class Pool:
         _settle(settled)
 
     # Under the lock.
+
+    def _working(self) -> int:
+        return sum(not place.drained for place in self._places.values())
 
     def _check(self, task: Task, name: str) -> None:
         if self._closed:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from meshkiln.errors import Cancelled, DeadlinePassed, PoisonedTask, PoolClosed, QueueFull
 
+STATES = ("starting", "idle", "busy", "draining", "drained")
+"""What a worker can be at. Draining, it finishes its batch; drained, its process has ended until it is resumed."""
+
 _OUTCOMES: dict[type, str] = {
     Cancelled: "cancelled",
     DeadlinePassed: "deadline",
@@ -22,6 +25,7 @@ class WorkerStats:
     """One worker.
 
     pid : None while it is being replaced
+    state : one of `STATES`
     stage : the name of the stage it runs, or None when it has nothing to do
     busy_seconds : time that this place spent on batches since the pool was opened; batches : how many those were
     busy : the same as a share of the pool's life
@@ -29,6 +33,7 @@ class WorkerStats:
     """
 
     pid: int | None
+    state: str
     stage: str | None
     busy: float
     busy_seconds: float
