@@ -358,8 +358,8 @@ def counts(port: int) -> dict[str, float]:
 
     return {
         "computed": of(r'stage_seconds_count\{stage="export"\}'),
-        "stored": of(r'generations_total\{outcome="stored"\}'),
-        "joined": of("generations_joined_total"),
+        "stored": of(r'generation_seconds_count\{outcome="(?:memory|disk)"\}'),
+        "joined": of(r'generation_seconds_count\{outcome="joined"\}'),
         "flights_joined": of("flights_joined_total"),
     }
 

@@ -233,7 +233,7 @@ def test_engines_cache_health_and_metrics_are_told(http: httpx.Client) -> None:
     text = http.get("/metrics").text
     for name in (
         "http_requests_total",
-        "stored_answer_seconds_bucket",
+        "generation_seconds_bucket",
         "worker_busy_ratio",
         "store_bytes",
         "batch_size",

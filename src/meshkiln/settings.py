@@ -60,6 +60,10 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting((), "host names served besides loopback and the listening address")
     cors_origins: tuple[str, ...] = _setting((), "origins whose pages may call; none by default")
 
+    telemetry: bool = _setting(True, "switch: count requests, and keep a day's history of the counts")
+    gpu_hour_price: float = _setting(2.0, "what an hour of computing costs, for what saved seconds are worth", 0.0)
+    currency: str = _setting("$", "what that price is in")
+
     memory: bool = _setting(True, "switch: keep artifacts in memory")
     disk: bool = _setting(True, "switch: keep artifacts on disk")
     single_flight: bool = _setting(True, "switch: one computation per key however many ask")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import Counter as Counts
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
@@ -16,7 +15,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshkiln import __version__
 from meshkiln.engines.base import Engine
@@ -24,9 +22,9 @@ from meshkiln.errors import MeshkilnError
 from meshkiln.gateway import openapi, studio
 from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.events import at_its_end
+from meshkiln.gateway.exposition import MEDIA_TYPE as METRICS_TYPE
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.job import STATES, SUCCEEDED
-from meshkiln.gateway.metrics import MEDIA_TYPE as METRICS_TYPE
 from meshkiln.gateway.problems import MEDIA_TYPE, Problem, not_found, problem_of
 from meshkiln.gateway.represent import STORED
 from meshkiln.gateway.results import KEY
@@ -53,10 +51,16 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     app.state.uploads = gateway.uploads
 
+    def answered(request: Request, problem: Problem) -> Response:
+        # A probe that is told to come back has met no error.
+        if request.url.path != "/readyz":
+            gateway.metrics.problem(problem.kind)
+        return Response(problem.body(), problem.status, dict(problem.headers), MEDIA_TYPE)
+
     @app.exception_handler(Problem)
     @app.exception_handler(MeshkilnError)
     async def told(request: Request, error: Exception) -> Response:
-        return _problem(problem_of(error))
+        return answered(request, problem_of(error))
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> Response:
@@ -70,17 +74,17 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
             # The framework names the methods of the first route of that path, and there may be several.
             routes = [r for r in app.routes if isinstance(r, Route) and r.matches(request.scope)[0] != Match.NONE]
             headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
-        return _problem(Problem(error.status_code, kind, title, headers=headers))
+        return answered(request, Problem(error.status_code, kind, title, headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         told = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        return _problem(Problem(422, "bad-parameter", "A parameter is unknown or out of range", told))
+        return answered(request, Problem(422, "bad-parameter", "A parameter is unknown or out of range", told))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         log.exception("a request failed", exc_info=error)
-        return _problem(problem_of(error))
+        return answered(request, problem_of(error))
 
     @app.post("/v1/generations", tags=["generations"], **openapi.generate(service.kilns, settings))
     async def generate(request: Request) -> Response:
@@ -163,14 +167,10 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        return Response(await asyncio.to_thread(gateway.metrics.exposition), media_type=METRICS_TYPE)
+        return Response(await asyncio.to_thread(gateway.exposition.text), media_type=METRICS_TYPE)
 
     studio.add(app)
     return app
-
-
-def _problem(problem: Problem) -> Response:
-    return Response(problem.body(), problem.status, dict(problem.headers), MEDIA_TYPE)
 
 
 def _artifact(request: Request, name: str, artifact: Artifact) -> Response:
@@ -204,24 +204,3 @@ def _engine(engine: Engine) -> dict[str, Any]:
 
 def _json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=dict))
-
-
-class Counted:
-    """Counts the requests that the framework answers, by route and status."""
-
-    def __init__(self, app: ASGIApp, requests: Counts[tuple[str, str]]) -> None:
-        self.app, self.requests = app, requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                # The framework has put the route in the scope by now; of what has none, the path is anybody's choice.
-                route = getattr(scope.get("route"), "path", "none")
-                self.requests[route, str(message["status"])] += 1
-            await send(message)
-
-        await self.app(scope, receive, counting)

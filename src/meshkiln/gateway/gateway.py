@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from meshkiln.engines.base import read_texts
 from meshkiln.errors import BadParameter, PoolClosed
 from meshkiln.gateway.bodies import Posted, posted
+from meshkiln.gateway.exposition import Exposition
 from meshkiln.gateway.job import Ask, Job
 from meshkiln.gateway.metrics import Metrics
 from meshkiln.gateway.problems import not_found
@@ -36,6 +37,7 @@ class Gateway:
         self.settings = settings
         self.service = service
         self.metrics = metrics
+        self.exposition = Exposition(self)
         self.store = service.store
         self.results = Results(service)
         self.seen: Seen = lambda request, picture, response, result: None

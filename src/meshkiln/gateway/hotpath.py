@@ -38,8 +38,9 @@ DOCUMENTS, HEADS = 4096, 4096
 LARGE = 2**19
 """A body of more bytes is hashed on a thread: half a millisecond is all that others may be held up for."""
 _ARTIFACTS = "/v1/artifacts/"
+_ROUTE = "/v1/artifacts/{key}"
 _CONDITIONS = frozenset((b"if-none-match", b"range", b"if-range"))
-_NOT_PLAIN = _CONDITIONS | {b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade"}
+_NOT_PLAIN = _CONDITIONS | {b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"traceparent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,16 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An answer given before. head, body : the response, ready to send; saved : compute seconds it saves"""
+    """An answer given before. head, body : the response, ready to send; saved : compute seconds it saves
+
+    stage : the last one, whose output it is
+    """
 
     key: Key
     head: Message
     body: Message
     saved: float
+    stage: str
 
 
 class HotPath:
@@ -80,6 +85,7 @@ class HotPath:
         self.gateway = gateway
         self.store = gateway.store
         self.limit = gateway.settings.body_bytes
+        self.metrics = gateway.metrics
         self._documents: OrderedDict[tuple[bytes, bytes], Known] = OrderedDict()
         self._heads: OrderedDict[bytes, Heads] = OrderedDict()
         # A look into memory takes less than a microsecond; the disk is asked on a thread.
@@ -106,6 +112,7 @@ class HotPath:
             key = None
         if key is None:
             return False
+        started = time.perf_counter()
         url = b"/v1/artifacts/" + name.encode()
         heads = self._heads.get(url)
         artifact: Artifact | None
@@ -120,7 +127,6 @@ class HotPath:
             heads = self._heads[url] = _heads(name, key, artifact)
             if len(self._heads) > HEADS:
                 self._heads.popitem(last=False)
-        requests = self.gateway.metrics.requests
         if scope["method"] == "GET":
             condition = None
             for header in scope["headers"]:
@@ -130,17 +136,17 @@ class HotPath:
             if condition is None:
                 await send(heads.whole)
                 await send({"type": "http.response.body", "body": artifact.data})
-                requests["/v1/artifacts/{key}", "200"] += 1
+                self.metrics.answered(_ROUTE, "200", time.perf_counter() - started)
                 return True
             if condition == (b"if-none-match", heads.etag):
                 await send(heads.unchanged)
                 await send(_EMPTY)
-                requests["/v1/artifacts/{key}", "304"] += 1
+                self.metrics.answered(_ROUTE, "304", time.perf_counter() - started)
                 return True
         found = answer(scope["method"], dict(scope["headers"]), f"mesh-{name[:12]}", artifact)
         await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
         await send({"type": "http.response.body", "body": found.body})
-        requests["/v1/artifacts/{key}", str(found.status)] += 1
+        self.metrics.answered(_ROUTE, str(found.status), time.perf_counter() - started)
         return True
 
     def shortcut(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
@@ -151,6 +157,7 @@ class HotPath:
         heads = self._heads.get(url)
         if heads is None:
             return None
+        started = time.perf_counter() if self.metrics.on else 0.0
         host, unchanged = None, False
         for name, value in headers:
             if name == b"host":
@@ -164,11 +171,9 @@ class HotPath:
         artifact = self.store.get(heads.key)
         if artifact is None or artifact.digest != heads.digest:
             return None
-        if unchanged:
-            self.gateway.metrics.requests["/v1/artifacts/{key}", "304"] += 1
-            return heads.unchanged_bytes, b""
-        self.gateway.metrics.requests["/v1/artifacts/{key}", "200"] += 1
-        return heads.whole_bytes, artifact.data
+        if self.metrics.on:
+            self.metrics.answered(_ROUTE, "304" if unchanged else "200", time.perf_counter() - started)
+        return (heads.unchanged_bytes, b"") if unchanged else (heads.whole_bytes, artifact.data)
 
     async def _generation(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -184,20 +189,22 @@ class HotPath:
             with uploads.holding() as held:
                 body = await uploads.body(receive, headers.get(b"content-length", b"").decode(), self.limit, held)
         except Problem as problem:
-            self.gateway.metrics.requests["/v1/generations", str(problem.status)] += 1
+            self.metrics.answered("/v1/generations", str(problem.status), 0.0)
+            self.metrics.problem(problem.kind)
             await refuse(send, problem)
             return
         started = time.perf_counter()
         name = digest(body) if len(body) < LARGE else await asyncio.to_thread(digest, body)
         known = self._documents.get((name, scope["query_string"]))
-        if known is None or not (self._at_hand(known.key) or await asyncio.to_thread(self._there, known.key)):
+        at_hand = known is not None and self._at_hand(known.key)
+        if known is None or not (at_hand or await asyncio.to_thread(self._there, known.key)):
             await self.app(scope, _replay(body, receive), send)
             return
         await send(known.head)
         await send(known.body)
-        metrics = self.gateway.metrics
-        metrics.requests["/v1/generations", "200"] += 1
-        metrics.stored_again(known.saved, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.metrics.answered("/v1/generations", "200", seconds)
+        self.metrics.stored_again("memory" if at_hand else "disk", known.stage, known.saved, seconds)
 
     def _there(self, key: Key) -> bool:
         return key in self.store
@@ -209,7 +216,7 @@ class HotPath:
         head = {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
         body = {"type": "http.response.body", "body": bytes(response.body)}
         name = (digest(picture), request.url.query.encode())
-        self._documents[name] = Known(result.key, head, body, result.saved)
+        self._documents[name] = Known(result.key, head, body, result.saved, result.stages[-1].stage)
         if len(self._documents) > DOCUMENTS:
             self._documents.popitem(last=False)
 

@@ -17,6 +17,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 import uuid
 import zipfile
 from collections.abc import Mapping
@@ -126,10 +127,13 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
 
     @app.post("/generate", tags=["Hunyuan3D"], summary="A mesh of a picture, as a file", **_file_described(engine))
     async def generate(request: Request) -> Response:
+        job = None
         try:
             asked = await read(request)
+            started = time.perf_counter()
             stored = await asyncio.to_thread(service.stored, asked.ask, asked.picture)
             if stored is not None:
+                gateway.metrics.stored(stored, time.perf_counter() - started)
                 return await _file(stored.data, stored.media_type)
             job = await accepted(request, asked)
             while not job.done:
@@ -137,14 +141,19 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
             artifact = await _artifact(gateway, job)
             return await _file(artifact.data, artifact.media_type)
         except (Problem, MeshkilnError) as error:
-            return _refusal(problem_of(error))
+            problem = problem_of(error)
+            if job is None:  # how a job ended has been counted
+                gateway.metrics.problem(problem.kind)
+            return _refusal(problem)
 
     @app.post("/send", tags=["Hunyuan3D"], summary="Begin making a mesh", **_described(engine))
     async def send(request: Request) -> Response:
         try:
             job = await accepted(request, await read(request))
         except (Problem, MeshkilnError) as error:
-            return _refusal(problem_of(error))
+            problem = problem_of(error)
+            gateway.metrics.problem(problem.kind)
+            return _refusal(problem)
         return JSONResponse({"uid": str(uuid.UUID(job.id))})
 
     @app.get("/status/{uid}", tags=["Hunyuan3D"], summary="What became of a mesh", responses=_ANSWERS)

@@ -1,175 +1,98 @@
-"""What `/metrics` tells, in Prometheus' exposition format: counted here, or read from the parts when asked."""
+"""What the gateway counts: how requests were answered, what that took, what it saved, and what went wrong.
+
+Everything here is written on the event loop only, some of it 50,000 times a second: plain numbers without locks, which
+`exposition` and the history read from other threads.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import time
 from collections import Counter as Counts
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import defaultdict
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-
+from meshkiln.gateway.job import Job
 from meshkiln.result import Result
-from meshkiln.store.base import Store
-from meshkiln.store.tiers import Tiers
+from meshkiln.telemetry.tally import Tally
 
-if TYPE_CHECKING:
-    from meshkiln.gateway.service import Service
-
-LATENCY = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 0.1, 0.5, 1, 5, 30, 120, 300)
-"""Buckets in seconds that fit a stored answer and a long generation alike."""
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STORED = ("memory", "disk", "shared")
+OUTCOMES = (*STORED, "joined", "computed", "failed", "cancelled")
+"""How a generation was answered: from a tier of the store, by joining another's flight, or by computing at least one
+stage. A failed one that was several jobs' counts for each."""
 
 
 class Metrics:
-    """The gateway's metrics. Names and units follow Prometheus' conventions."""
+    """The counts. `exposition.Exposition` tells them.
 
-    def __init__(self, service: Service, store: Store) -> None:
-        self.service = service
-        self.store = store
-        self.registry = CollectorRegistry()
-        # Counted on the event loop only and some 50,000 times a second, so without the locks of a Counter.
+    on : False counts nothing (the setting `telemetry`)
+    requests : (route, status) -> HTTP requests; answers : route -> seconds to the end of the answer
+    generations : outcome -> seconds from the request to its result
+    stages : stage -> compute seconds; hits : (tier, stage) -> outputs found instead of computed
+    saved : outcome -> compute seconds that answers did not need
+    errors : kind of problem (the end of its type URI) -> times it was told
+    """
+
+    def __init__(self, on: bool = True) -> None:
+        self.on = on
         self.requests = Counts[tuple[str, str]]()
-        self._again, self._again_saved = 0, 0.0
-        self._latencies, self._latency = [0] * (len(LATENCY) + 1), 0.0
-        self.answers = Counter(
-            "meshkiln_generations", "Generations answered, by outcome", ["outcome"], registry=self.registry
-        )
-        self.stage_seconds = Histogram(
-            "meshkiln_stage_seconds", "Compute seconds of stages", ["stage"], buckets=LATENCY, registry=self.registry
-        )
-        self.hits = Counter(
-            "meshkiln_stage_hits", "Stage outputs found instead of computed", ["tier", "stage"], registry=self.registry
-        )
-        self.joined = Counter(
-            "meshkiln_generations_joined", "Jobs that hung on another's generation", registry=self.registry
-        )
-        self.saved = Counter(
-            "meshkiln_saved_seconds", "Compute seconds that answers did not need", registry=self.registry
-        )
-        self.registry.register(self)
-        service.ended = self.ended
+        self.answers = defaultdict[str, Tally](Tally)
+        self.generations = defaultdict[str, Tally](Tally, {outcome: Tally() for outcome in OUTCOMES})
+        self.stages = defaultdict[str, Tally](Tally)
+        self.hits = Counts[tuple[str, str]]()
+        self.saved = defaultdict[str, float](float, dict.fromkeys(OUTCOMES[:5], 0.0))
+        self.errors = Counts[str]()
+
+    def answered(self, route: str, status: str, seconds: float) -> None:
+        """Count an HTTP request and the time that answering it took."""
+        if self.on:
+            self.requests[route, status] += 1
+            self.answers[route].observe(seconds)
 
     def stored(self, result: Result, seconds: float) -> None:
-        """Count an answer that was stored whole, `seconds` after it was asked for."""
+        """Count a generation that was stored whole, `seconds` after it was asked for."""
         last = result.stages[-1]
-        self.answers.labels("stored").inc()
-        self._observe(seconds)
-        self.hits.labels(str(last.source), last.stage).inc()
-        self.saved.inc(result.saved)
+        self.stored_again(str(last.source), last.stage, result.saved, seconds)
 
-    def stored_again(self, saved: float, seconds: float) -> None:
-        """Count an answer that the hot path gave."""
-        self._again += 1
-        self._again_saved += saved
-        self._observe(seconds)
+    def stored_again(self, tier: str, stage: str, saved: float, seconds: float) -> None:
+        """As `stored`, by what is left to know. tier : where `stage`, the last one, was found"""
+        if self.on:
+            self.generations[tier].observe(seconds)
+            self.hits[tier, stage] += 1
+            self.saved[tier] += saved
 
-    def _observe(self, seconds: float) -> None:
-        self._latencies[bisect_left(LATENCY, seconds)] += 1
-        self._latency += seconds
-
-    def ended(self, outcome: str, jobs: int, result: Result | None) -> None:
-        """Count what `jobs` jobs came to that hung on one run."""
-        self.answers.labels(outcome).inc(jobs)
-        if result is None:
+    def succeeded(self, job: Job, result: Result, led: bool) -> None:
+        """Count a job that has its result. led : whether the work was done for it; else it hung on another's"""
+        if not self.on:
             return
-        for stage in result.stages:
+        outcome = outcome_of(result) if led else "joined"
+        self.generations[outcome].observe(max(0.0, time.time() - job.created))
+        # Only one of the jobs paid for it.
+        self.saved[outcome] += result.saved if led else result.cost
+        for stage in result.stages if led else ():
             if stage.source == "computed":
                 if not stage.joined:
-                    self.stage_seconds.labels(stage.stage).observe(stage.seconds)
+                    self.stages[stage.stage].observe(stage.seconds)
             elif stage.source is not None:
-                self.hits.labels(stage.source, stage.stage).inc()
-        self.joined.inc(max(0, jobs - 1))
-        # Only one of the jobs paid for it.
-        self.saved.inc(result.saved + (jobs - 1) * result.cost)
+                self.hits[stage.source, stage.stage] += 1
 
-    def exposition(self) -> bytes:
-        """Everything, as text."""
-        again, saved, self._again, self._again_saved = self._again, self._again_saved, 0, 0.0
-        self.answers.labels("stored").inc(again)
-        self.saved.inc(saved)
-        return generate_latest(self.registry)
+    def ended(self, job: Job) -> None:
+        """Count a job that failed or was cancelled."""
+        if not self.on:
+            return
+        self.generations[job.state].observe(max(0.0, time.time() - job.created))
+        if job.error is not None:
+            self.problem(str(job.error["type"]).rpartition(":")[2])
 
-    def collect(self) -> Iterator[Metric]:
-        """What the parts count themselves, read when asked."""
-        service, pool = self.service, self.service.pool.stats()
-        requests = CounterMetricFamily(
-            "meshkiln_http_requests", "HTTP requests by route and status", labels=["route", "status"]
-        )
-        for labels, count in list(self.requests.items()):
-            requests.add_metric(labels, count)
-        yield requests
-        yield self._stored_seconds()
-        yield GaugeMetricFamily("meshkiln_queue_generations", "Distinct generations that wait", service.runs.waiting)
-        yield GaugeMetricFamily(
-            "meshkiln_active_generations", "Distinct generations in the kiln", len(service.runs.active)
-        )
-        yield GaugeMetricFamily(
-            "meshkiln_queue_seconds", "Estimated compute seconds that wait or run", service.runs.seconds()
-        )
-        yield GaugeMetricFamily("meshkiln_queue_tasks", "Stage tasks that wait for a worker", pool.queued)
-        joined = sum(flights.joined for flights in {id(k.flights): k.flights for k in service.kilns.values()}.values())
-        yield CounterMetricFamily("meshkiln_flights_joined", "Callers who joined a computation in the air", joined)
-        yield _by("meshkiln_worker_tasks", "Stage tasks by outcome", "outcome", pool.tasks)
-        yield _by("meshkiln_worker_restarts", "Workers replaced, by reason", "reason", pool.restarts)
-        yield _batches(pool.batches)
-        busy = GaugeMetricFamily("meshkiln_worker_busy_ratio", "Share of its life a worker was busy", labels=["worker"])
-        memory = GaugeMetricFamily("meshkiln_worker_memory_bytes", "Resident bytes of a worker", labels=["worker"])
-        for index, worker in enumerate(pool.workers):
-            busy.add_metric([str(index)], worker.busy)
-            memory.add_metric([str(index)], worker.memory)
-        yield busy
-        yield memory
-        yield from self._store()
-
-    def _stored_seconds(self) -> Metric:
-        buckets, total = list[tuple[str, float]](), 0
-        for bound, count in zip((*map(str, LATENCY), "+Inf"), self._latencies, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        family = HistogramMetricFamily("meshkiln_stored_answer_seconds", "Time to a stored answer, its body received")
-        family.add_metric([], buckets, self._latency)
-        return family
-
-    def _store(self) -> Iterator[Metric]:
-        tiers = [self.store.memory, self.store.disk] if isinstance(self.store, Tiers) else [self.store]
-        held = GaugeMetricFamily("meshkiln_store_bytes", "Bytes held", labels=["tier"])
-        entries = GaugeMetricFamily("meshkiln_store_entries", "Artifacts held", labels=["tier"])
-        hits = CounterMetricFamily("meshkiln_store_hits", "Look-ups that found", labels=["tier"])
-        misses = CounterMetricFamily("meshkiln_store_misses", "Look-ups that did not find", labels=["tier"])
-        evictions = CounterMetricFamily("meshkiln_store_evictions", "Artifacts let go", labels=["tier", "reason"])
-        faults = CounterMetricFamily("meshkiln_store_faults", "What went wrong", labels=["tier", "reason"])
-        for tier in tiers:
-            stats = tier.stats()
-            held.add_metric([tier.name], stats.bytes)
-            entries.add_metric([tier.name], stats.entries)
-            hits.add_metric([tier.name], stats.hits)
-            misses.add_metric([tier.name], stats.misses)
-            for reason, count in stats.evictions.items():
-                evictions.add_metric([tier.name, reason], count)
-            for reason, count in stats.faults.items():
-                faults.add_metric([tier.name, reason], count)
-        yield from (held, entries, hits, misses, evictions, faults)
+    def problem(self, kind: str) -> None:
+        """Count a problem that was told to a caller."""
+        if self.on:
+            self.errors[kind] += 1
 
 
-def _by(name: str, help: str, label: str, counts: object) -> Metric:
-    family = CounterMetricFamily(name, help, labels=[label])
-    assert hasattr(counts, "items")
-    for value, count in counts.items():
-        family.add_metric([value], count)
-    return family
-
-
-def _batches(counts: object) -> Metric:
-    assert hasattr(counts, "items")
-    sizes = dict(counts.items())
-    family = HistogramMetricFamily("meshkiln_batch_size", "Items per batch")
-    buckets, total = [], 0
-    for bound in (1, 2, 4, 8, 16, 32):
-        total = sum(count for size, count in sizes.items() if size <= bound)
-        buckets.append((str(float(bound)), float(total)))
-    everything = float(sum(sizes.values()))
-    buckets.append(("+Inf", everything))
-    family.add_metric([], buckets, sum(size * count for size, count in sizes.items()))
-    return family
+def outcome_of(result: Result) -> str:
+    """How a generation was answered, by what its stages did."""
+    computed = [stage for stage in result.stages if stage.source == "computed"]
+    if any(not stage.joined for stage in computed):
+        return "computed"
+    if computed:
+        return "joined"
+    return str(result.stages[-1].source)

@@ -20,6 +20,7 @@ _KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.UnknownEngine, 422, "unknown-engine", "There is no such engine"),
     (errors.BadInput, 422, "bad-input", "The request cannot be served as it is"),
     (IdempotencyConflict, 422, "idempotency-conflict", "The idempotency key was used for another request"),
+    (errors.Paused, 503, "intake-paused", "Nothing new is accepted for now"),
     (errors.QueueFull, 503, "queue-full", "Too much is waiting"),
     (errors.PoolClosed, 503, "shutting-down", "The server is shutting down"),
     (errors.DeadlinePassed, 504, "deadline-passed", "The deadline passed before the result was ready"),

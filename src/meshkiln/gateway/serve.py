@@ -24,15 +24,17 @@ from meshkiln.engines import upstream
 from meshkiln.engines.base import Engine, engines
 from meshkiln.errors import UnknownEngine
 from meshkiln.flights import Flight, Flights
-from meshkiln.gateway import hunyuan3d
-from meshkiln.gateway.app import Counted, make_app
+from meshkiln.gateway import hunyuan3d, operations
+from meshkiln.gateway.app import make_app
 from meshkiln.gateway.connection import Connection, Shortcut, judge
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
 from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.metrics import Metrics
+from meshkiln.gateway.requests import Counted
 from meshkiln.gateway.service import Service
+from meshkiln.gateway.watch import watch
 from meshkiln.keys import Key
 from meshkiln.kiln import Kiln
 from meshkiln.settings import Settings
@@ -40,6 +42,7 @@ from meshkiln.store.base import Store
 from meshkiln.store.disk import Disk
 from meshkiln.store.memory import Memory
 from meshkiln.store.tiers import Tiers
+from meshkiln.telemetry.history import History
 from meshkiln.workers.processes import Pool
 from meshkiln.workers.task import Runner
 
@@ -108,18 +111,24 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
         settings.queue_generations,
         joining=settings.single_flight,
     )
-    gateway = Gateway(settings, service, Metrics(service, store))
+    metrics = Metrics(settings.telemetry)
+    service.succeeded, service.ended = metrics.succeeded, metrics.ended
+    gateway = Gateway(settings, service, metrics)
+    history = History(jobs_folder(settings).parent / "history.sqlite" if settings.telemetry else None, time.time)
     if upstreams is not None:
         from meshkiln.gateway.upstream_metrics import UpstreamMetrics
 
-        gateway.metrics.registry.register(UpstreamMetrics(upstreams))
+        gateway.exposition.registry.register(UpstreamMetrics(upstreams))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
+        watching = asyncio.create_task(watch(gateway, history)) if settings.telemetry else None
         try:
             yield
         finally:
+            if watching is not None:
+                watching.cancel()
             until = time.monotonic() + settings.shutdown_seconds
             await service.stop(settings.shutdown_seconds)
             # What is still being computed belongs to jobs that go on at the next start.
@@ -127,11 +136,13 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
                 await asyncio.to_thread(upstreams.close)
             await asyncio.to_thread(pool.close, max(0.0, until - time.monotonic()))
             await asyncio.to_thread(store.close)
+            history.close()
             jobs.close()
 
     framework = make_app(gateway, lifespan)
     hunyuan3d.add_routes(framework, gateway)
-    app: ASGIApp = Counted(framework, gateway.metrics.requests)
+    operations.add_routes(framework, gateway, history)
+    app: ASGIApp = Counted(framework, metrics)
     hot = HotPath(app, gateway) if settings.hot_path else None
     guard = HostGuard(hot or app, settings.host, settings.allowed_hosts, settings.cors_origins)
     if hot is None:

@@ -16,7 +16,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
-from meshkiln.errors import Cancelled, DeadlinePassed, MeshkilnError, PoisonedTask, PoolClosed, UnknownEngine
+from meshkiln.errors import (
+    BadParameter,
+    Cancelled,
+    DeadlinePassed,
+    MeshkilnError,
+    Paused,
+    PoisonedTask,
+    PoolClosed,
+    UnknownEngine,
+)
 from meshkiln.gateway import house
 from meshkiln.gateway.admission import Admission
 from meshkiln.gateway.events import Logs, at_its_end
@@ -36,9 +45,13 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Distinct generations in the kiln at one time, for each worker: enough for full batches; the rest waits its turn."""
+PAUSE = 30.0
+"""Seconds after which who is refused while intake is paused may ask again."""
 
-Ended = Callable[[str, int, Result | None], None]
-"""Called with an outcome, how many jobs came to it, and the result when there is one."""
+Succeeded = Callable[[Job, Result, bool], None]
+"""Called with a job that has its result, and whether the work was done for it or it hung on another's."""
+Ended = Callable[[Job], None]
+"""Called with a job that failed or was cancelled."""
 
 
 class Service:
@@ -47,7 +60,7 @@ class Service:
     kilns : by engine name; they share store, flights and pool
     queue_seconds, queue_generations : see `Admission`
     joining : False gives each job a run of its own
-    ended : told of what runs came to
+    succeeded, ended : told of what jobs came to
     """
 
     def __init__(
@@ -65,11 +78,13 @@ class Service:
         self.store = store
         self.pool = pool
         self.jobs = jobs
-        self.workers = workers
+        self.lanes = self.workers = workers
         self.admission = Admission(pool, workers, queue_seconds, queue_generations)
         self.logs = Logs()
         self.accepting = True
-        self.ended: Ended = lambda outcome, jobs, result: None
+        self.succeeded: Succeeded = lambda job, result, led: None
+        self.ended: Ended = lambda job: None
+        self.paused = False
         self.runs = Runs(AT_ONCE * workers, self.admission.expected, joining)
         self._ends: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -163,6 +178,8 @@ class Service:
                 return before
         if not self.accepting:
             raise PoolClosed("the server is shutting down; ask again when it is back")
+        if self.paused:
+            raise Paused(f"intake is paused; {self.runs.waiting + len(self.runs.active)} generations go on", PAUSE)
         if not self.runs.there(name_of(request, ask.refresh)):
             self.admission.admit(self.runs, request, timeout)
         deadline = None if timeout is None else time.time() + timeout
@@ -195,7 +212,7 @@ class Service:
         changed = await self._end(job, CANCELLED)
         self._leave(job)
         if changed.state == CANCELLED:
-            self.ended("cancelled", 1, None)
+            self.ended(changed)
         return changed
 
     def place(self, job: Job) -> tuple[int, float] | None:
@@ -206,6 +223,26 @@ class Service:
         """The events of `job` numbered above `after`, as server-sent text, up to its end."""
         # It ended before this server started, or long ago: its end is all there is to tell.
         return self.logs.follow(job.id, after) or at_its_end(of_end(job)).follow(after)
+
+    # What operators do.
+
+    def pause(self, paused: bool) -> None:
+        """Let nothing new in, or let it in again. What is stored is answered, what was accepted goes on."""
+        self.paused = paused
+
+    def drain(self, worker: int, drained: bool) -> bool:
+        """Have a worker finish what it is at and rest, or go on; False for the last one. Raises IndexError."""
+        if drained:
+            try:
+                self.pool.drain(worker)
+            except BadParameter:
+                return False
+        else:
+            self.pool.resume(worker)
+        # Where other servers do the work, workers are not what anybody waits for.
+        if self.lanes == len(self.pool.stats().workers):
+            self.workers = self.admission.workers = self.pool.working
+        return True
 
     # Runs.
 
@@ -285,7 +322,8 @@ class Service:
         await asyncio.to_thread(self.jobs.pin, result.digest.hex(), result.data)
         told = {name: value for name, value in result.as_json().items() if name != "seconds"}
         jobs = self.runs.over(run)
-        self.ended("succeeded", len(jobs), result)
+        for job in jobs:
+            self.succeeded(job, result, job is jobs[0])
         for job in jobs:
             await self._end(job, SUCCEEDED, result=told)
 
@@ -296,7 +334,7 @@ class Service:
     async def _fail(self, job: Job, error: Exception) -> None:
         changed = await self._end(job, FAILED, error=problem_of(error).document())
         if changed.state == FAILED:
-            self.ended("failed", 1, None)
+            self.ended(changed)
 
     async def _end(self, job: Job, state: str, **changes: Any) -> Job:
         changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=time.time(), **changes)

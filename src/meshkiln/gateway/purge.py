@@ -1,0 +1,90 @@
+"""Purging: which stored artifacts fit what an operator names, and letting them go; and which are dearest per byte.
+
+Where there is a disk, it holds what is to be found: memory has the same and nothing else for long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from meshkiln.keys import Key
+from meshkiln.store.base import Store
+from meshkiln.store.disk import Disk
+from meshkiln.store.rows import Entry
+from meshkiln.store.tiers import Tiers
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What is to go: everything that fits all that is given.
+
+    before : made earlier than that (seconds since the epoch); key : what its hexadecimal key begins with
+    """
+
+    before: float | None = None
+    engine: str | None = None
+    key: str = ""
+
+    def __contains__(self, entry: Entry) -> bool:
+        return (
+            (self.before is None or entry.created < self.before)
+            and (self.engine is None or entry.provenance.get("engine") == self.engine)
+            and entry.key.hex().startswith(self.key)
+        )
+
+
+def doomed(store: Store, wanted: Doomed) -> tuple[list[Key], int]:
+    """Keys of what fits `wanted`, and their bytes together. Blocks."""
+    found = [(entry.key, entry.size) for entry in entries(store) if entry in wanted]
+    return [key for key, _ in found], sum(size for _, size in found)
+
+
+def purge(store: Store, wanted: Doomed) -> tuple[int, int]:
+    """Let go of what fits `wanted`, wherever it is held; how many went, and their bytes. Blocks."""
+    count = freed = 0
+    for entry in list(entries(store)):
+        if entry in wanted:
+            with contextlib.suppress(KeyError):  # evicted meanwhile
+                del store[entry.key]
+                count, freed = count + 1, freed + entry.size
+    return count, freed
+
+
+def dearest(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The artifacts with the most compute seconds per byte, dearest first. Blocks."""
+    found = heapq.nlargest(limit, entries(store), key=lambda entry: entry.cost / max(1, entry.size))
+    return [
+        {
+            "key": entry.key.hex(),
+            "engine": entry.provenance.get("engine"),
+            "stage": entry.provenance.get("stage"),
+            "bytes": entry.size,
+            "cost_seconds": entry.cost,
+            "seconds_per_megabyte": entry.cost / max(1, entry.size) * 1e6,
+            "hits": entry.hits,
+            "created": entry.created,
+        }
+        for entry in found
+    ]
+
+
+def entries(store: Store) -> Iterator[Entry]:
+    """What is held, without its bytes; a memory store alone does not know when things were put, and says when made."""
+    if isinstance(store, Tiers):
+        store.flush(1.0)
+        store = store.disk
+    if isinstance(store, Disk):
+        yield from store.entries()
+        return
+    for key in store:
+        artifact = store.get(key)
+        if artifact is not None:
+            made = artifact.provenance.get("made")
+            created = made if isinstance(made, float) else 0.0
+            yield Entry(
+                key, len(artifact.data), artifact.cost, artifact.media_type, artifact.provenance, created, None, 0, None
+            )

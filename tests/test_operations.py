@@ -1,0 +1,269 @@
+"""Operations: figures follow what happens, a day of them survives a restart, and actions do what is said of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gate import Gate
+from meshkiln.telemetry.history import COARSE, DAY, FINE, LIVE, History
+from meshkiln.telemetry.sample import Sample, between, together
+from meshkiln.telemetry.summary import POINTS, series, summary
+from meshkiln.telemetry.tally import BUCKETS, Tally, quantile
+from serving import serving, until
+
+PNG = {"content-type": "image/png"}
+
+
+def post(http: httpx.Client, picture: bytes, query: str = "wait=30") -> httpx.Response:
+    return http.post(f"/v1/generations?{query}", content=picture, headers=PNG)
+
+
+def seen(http: httpx.Client) -> dict[str, Any]:
+    return http.get("/v1/operations").json()  # type: ignore[no-any-return]
+
+
+# The pure parts.
+
+
+@given(st.lists(st.floats(1e-6, 700), min_size=1, max_size=200), st.floats(0, 1))
+def test_a_quantile_lies_in_the_bucket_of_the_value_it_stands_for(values: list[float], share: float) -> None:
+    tally = Tally()
+    for value in values:
+        tally.observe(value)
+    exact = sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
+    found = quantile(tally.counts, share)
+    assert found is not None
+    above = next((bound for bound in BUCKETS if exact <= bound), BUCKETS[-1])
+    below = max((bound for bound in BUCKETS if bound < exact), default=0.0)
+    assert min(below, BUCKETS[-1]) <= found <= above
+
+
+def test_no_observations_have_no_quantile() -> None:
+    assert quantile(Tally().counts, 0.5) is None
+
+
+def test_a_stored_answer_and_a_long_generation_fall_between_bounds() -> None:
+    assert BUCKETS[0] < 50e-6 < 300 < BUCKETS[-1]
+
+
+def test_what_grew_between_looks_adds_up_to_what_grew_over_all() -> None:
+    looks = [
+        {"n": 0, "by": {}, "counts": [0, 0]},
+        {"n": 2, "by": {"a": 1}, "counts": [1, 0]},
+        {"n": 2, "by": {"a": 1, "b": 5}, "counts": [1, 4]},
+    ]
+    steps = [Sample(i, 1.0, between(looks[i - 1], looks[i]), {"level": i}) for i in (1, 2)]
+    assert steps[1].grown == {"by": {"b": 5}, "counts": [0, 4]}
+    whole = together(steps)
+    assert whole.grown == between(looks[0], looks[2])
+    assert (whole.at, whole.seconds, whole.levels) == (2, 2.0, {"level": 2})
+
+
+def test_a_count_that_was_set_back_grew_from_nothing() -> None:
+    assert between({"n": 7}, {"n": 3}) == {"n": 3}
+
+
+class Clock:
+    now = 1.7e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def filled(history: History, clock: Clock, seconds: float, each: int = 1) -> int:
+    """Let `seconds` pass with `each` more of "n" in every look; returns how many looks that were."""
+    looks = int(seconds / FINE)
+    for _ in range(looks):
+        clock.now += FINE
+        filled.total += each  # type: ignore[attr-defined]
+        history.add({"errors": {"n": filled.total}}, {"waiting": 1})  # type: ignore[attr-defined]
+    return looks
+
+
+filled.total = 0  # type: ignore[attr-defined]
+
+
+def test_the_day_survives_a_restart_and_the_file_stays_bounded(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "history.sqlite"
+    history = History(path, clock)
+    filled(history, clock, 2 * DAY)
+    assert len(history.live()) == LIVE / FINE
+    before = history.day()
+    assert DAY / COARSE * 0.95 <= len(before) <= DAY / COARSE + 1
+    history.close()
+    with sqlite3.connect(path) as database:
+        (rows,) = database.execute("SELECT count(*) FROM minutes").fetchone()
+    assert rows <= DAY / COARSE + 1
+    again = History(path, clock)
+    # The minute that was going on is a row by now, and the oldest has gone for it.
+    assert summary(again.day())["errors"] == summary(before[1:])["errors"]
+    assert again.live() == []
+    clock.now += DAY
+    assert again.day() == []
+    again.close()
+
+
+def test_nothing_is_counted_twice_over_a_restart(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "history.sqlite"
+    for _ in range(3):
+        history = History(path, clock)
+        filled.total = 0  # type: ignore[attr-defined]
+        history.add({"errors": {"n": 0}}, {})
+        filled(history, clock, 90)
+        history.close()
+    day = History(path, clock).day()
+    assert summary(day)["errors"] == {"n": 3 * 90 / FINE}
+
+
+def test_a_disk_that_does_not_take_it_costs_the_day_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    clock = Clock()
+    history = History(tmp_path / "file" / "history.sqlite", clock)
+    filled(history, clock, 120)
+    assert history.live()
+    history.close()
+
+
+def test_a_series_is_never_longer_than_what_can_be_drawn_and_loses_nothing() -> None:
+    samples = [Sample(1.7e9 + i, 1.0, {"saved": {"memory": 1.0}}, {"waiting": i}) for i in range(1440)]
+    drawn = series(samples)
+    assert len(drawn["at"]) <= POINTS
+    assert sum(drawn["saved_seconds"]) == 1440
+
+
+# The server.
+
+
+def test_figures_follow_what_happens(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        cost = post(http, b"picture").json()["cost_seconds"]
+        for _ in range(3):
+            post(http, b"picture")
+        post(http, b"")
+        until(lambda: seen(http)["live"]["outcomes"].get("memory", {}).get("count") == 3)
+        told = seen(http)
+        assert told["live"]["outcomes"]["computed"]["count"] == 1
+        assert 0 < told["live"]["outcomes"]["memory"]["p50"] < told["live"]["outcomes"]["computed"]["p50"]
+        assert told["live"]["saved"]["memory"] == pytest.approx(3 * cost, rel=1e-3)
+        assert told["live"]["stages"]["grow"]["count"] == 1
+        assert told["live"]["stages"]["export"]["hits"] == {"memory": 3}
+        assert told["live"]["errors"] == {"bad-picture": 1}
+        assert told["day"]["outcomes"]["memory"]["count"] == 3
+        drawn = http.get("/v1/operations/history?span=live").json()
+        rate = sum(r * s for r, s in zip(drawn["per_second"]["memory"], drawn["seconds"], strict=True))
+        assert rate == pytest.approx(3, rel=1e-3)
+        dear = http.get("/v1/operations/dearest?limit=3").json()["artifacts"]
+        costs = [artifact["cost_seconds"] / artifact["bytes"] for artifact in dear]
+        assert len(dear) == 3
+        assert costs == sorted(costs, reverse=True)
+    with serving(tmp_path) as http:
+        assert seen(http)["day"]["outcomes"]["memory"]["count"] == 3
+        assert seen(http)["live"]["outcomes"] == {}
+
+
+def test_without_telemetry_nothing_is_counted(tmp_path: Path) -> None:
+    with serving(tmp_path, telemetry=False) as http:
+        post(http, b"picture")
+        post(http, b"picture")
+        text = http.get("/metrics").text
+        assert 'meshkiln_generation_seconds_count{outcome="memory"} 0.0' in text
+        assert "meshkiln_http_requests_total{" not in text
+        assert seen(http)["telemetry"] is False
+        assert not (tmp_path / "data" / "history.sqlite").exists()
+
+
+def test_who_hangs_on_anothers_work_is_counted_as_joined(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    with serving(tmp_path, {"toy": gate.engine()}) as http:
+        paths = [post(http, b"twice", "").headers["location"] for _ in range(2)]
+        until(lambda: gate.waiting() == 1)
+        until(lambda: seen(http)["workers"][0]["state"] == "busy")
+        assert seen(http)["workers"][0]["stage"] == "smooth"
+        gate.open()
+        until(lambda: all(http.get(path).json()["state"] == "succeeded" for path in paths))
+        text = http.get("/metrics").text
+        for outcome in ("joined", "computed"):
+            assert f'meshkiln_generation_seconds_count{{outcome="{outcome}"}} 1.0' in text
+
+
+def test_a_pause_refuses_what_is_new_and_answers_what_is_stored(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        post(http, b"picture")
+        assert http.post("/v1/operations/intake", json={"paused": True}).json() == {"paused": True}
+        refused = post(http, b"new")
+        assert refused.status_code == 503
+        assert refused.json()["type"].endswith(":intake-paused")
+        assert int(refused.headers["retry-after"]) > 0
+        assert post(http, b"picture").status_code == 200
+        assert "meshkiln_intake_paused 1.0" in http.get("/metrics").text
+        assert http.get("/readyz").status_code == 200
+        http.post("/v1/operations/intake", json={"paused": False})
+        assert post(http, b"new").json()["state"] == "succeeded"
+
+
+def test_a_drained_worker_finishes_its_batch_ends_and_comes_back(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    with serving(tmp_path, {"toy": gate.engine()}, workers=2) as http:
+        path = post(http, b"slow", "").headers["location"]
+        until(lambda: "busy" in [worker["state"] for worker in seen(http)["workers"]])
+        busy = next(worker["number"] for worker in seen(http)["workers"] if worker["state"] == "busy")
+        assert http.post(f"/v1/operations/workers/{busy}", json={"drained": True}).json()["state"] == "draining"
+        # The last one that works is not drained.
+        assert http.post(f"/v1/operations/workers/{1 - busy}", json={"drained": True}).status_code == 409
+        gate.open()
+        until(lambda: seen(http)["workers"][busy]["state"] == "drained")
+        until(lambda: http.get(path).json()["state"] == "succeeded")
+        assert seen(http)["workers"][busy]["memory_bytes"] == 0
+        batches = seen(http)["workers"][busy]["batches"]
+        for name in (b"one", b"two", b"three"):
+            assert post(http, name).json()["state"] == "succeeded"
+        assert seen(http)["workers"][busy]["batches"] == batches
+        assert http.post(f"/v1/operations/workers/{busy}", json={"drained": False}).status_code == 200
+        until(lambda: seen(http)["workers"][busy]["state"] == "idle")
+        assert http.post("/v1/operations/workers/7", json={"drained": True}).status_code == 404
+
+
+@pytest.mark.parametrize("switches", [{}, {"memory": False}, {"disk": False}])
+def test_a_purge_lets_go_of_what_is_named_and_of_nothing_else(tmp_path: Path, switches: dict[str, bool]) -> None:
+    with serving(tmp_path, **switches) as http:
+        keys = [post(http, name).json()["key"] for name in (b"one", b"two")]
+
+        def purge(**asked: Any) -> dict[str, Any]:
+            return http.post("/v1/operations/purge", json=asked).json()  # type: ignore[no-any-return]
+
+        assert purge(key=keys[0], dry_run=True)["artifacts"] == 1
+        assert {stage["source"] for stage in post(http, b"one").json()["stages"]} != {"computed"}
+        assert purge(key=keys[0][:16])["artifacts"] == 1
+        stages = {stage["stage"]: stage["source"] for stage in post(http, b"one").json()["stages"]}
+        assert stages["export"] == "computed"
+        assert stages["grow"] != "computed"
+        assert purge(older_than_seconds=3600)["artifacts"] == 0
+        assert purge(engine="other")["artifacts"] == 0
+        assert purge(engine="toy", older_than_seconds=0)["artifacts"] > 2
+        assert http.get("/v1/cache").json()["entries"] == 0
+        assert http.post("/v1/operations/purge", json={}).status_code == 422
+        assert http.post("/v1/operations/purge", json={"key": "xyz"}).status_code == 422
+
+
+def test_actions_are_not_for_pages_of_others(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        for path, asked in (
+            ("intake", {"paused": True}),
+            ("purge", {"engine": "toy"}),
+            ("workers/0", {"drained": True}),
+        ):
+            for header in ({"Origin": "https://evil.example"}, {"Host": "rebound.example"}):
+                assert http.post(f"/v1/operations/{path}", json=asked, headers=header).status_code == 403
+            # A form of another page's needs no preflight, but is no JSON.
+            form = http.post(
+                f"/v1/operations/{path}", content=b'{"paused": true}', headers={"content-type": "text/plain"}
+            )
+            assert form.status_code == 422
+        assert seen(http)["intake"]["paused"] is False
