@@ -14,7 +14,7 @@ await build({
   absWorkingDir: here,
   // A script for each page; the viewer apart, for it is loaded only when there is a mesh to look at. What several use
   // becomes a file of its own.
-  entryPoints: { studio: "src/studio.tsx", viewer: "src/viewer.ts", style: "src/style.css" },
+  entryPoints: { studio: "src/studio.tsx", operations: "src/operations.tsx", viewer: "src/viewer.ts", style: "src/style.css" },
   outdir: out,
   chunkNames: "shared-[hash]",
   bundle: true,

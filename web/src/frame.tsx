@@ -6,6 +6,7 @@ import * as api from "./api";
 
 const PAGES: [string, string][] = [
   ["/", "Studio"],
+  ["/operations", "Operations"],
   ["/docs", "API"],
 ];
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from meshkiln.generation import RECORD
 from meshkiln.keys import Key
 from meshkiln.store.base import Store
 from meshkiln.store.disk import Disk
@@ -56,7 +57,9 @@ def purge(store: Store, wanted: Doomed) -> tuple[int, int]:
 
 def dearest(store: Store, limit: int) -> list[dict[str, Any]]:
     """The artifacts with the most compute seconds per byte, dearest first. Blocks."""
-    found = heapq.nlargest(limit, entries(store), key=lambda entry: entry.cost / max(1, entry.size))
+    # Records are 32 bytes each, and would be all there is to see.
+    artifacts = (entry for entry in entries(store) if entry.media_type != RECORD)
+    found = heapq.nlargest(limit, artifacts, key=lambda entry: entry.cost / max(1, entry.size))
     return [
         {
             "key": entry.key.hex(),

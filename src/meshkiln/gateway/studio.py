@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from meshkiln.gateway.problems import not_found
 from meshkiln.keys import digest
 
-PAGES = {"/": "index.html"}
+PAGES = {"/": "index.html", "/operations": "operations.html"}
 """Paths of the pages, and their files."""
 TYPES = {
     "html": "text/html; charset=utf-8",

@@ -1,0 +1,221 @@
+// Operations: what the cache saves, what is slow, and the few things to do about it.
+
+import "uplot/dist/uPlot.min.css";
+import "./operations.css";
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import * as api from "./api";
+import type { Line } from "./chart";
+import { Chart } from "./chart";
+import type { Question } from "./confirm";
+import { Confirm } from "./confirm";
+import type { Artifact, Operations, Series, Worker } from "./counts";
+import { OUTCOMES } from "./counts";
+import { Frame, say, usePresence } from "./frame";
+import { Answers, Batches, Dearest, Errors, Evictions, Outcomes, Stages, Workers } from "./tables";
+import { bytes, count, seconds } from "./words";
+
+type Span = "live" | "day";
+const SPANS: Record<Span, string> = { live: "last 15 minutes", day: "last 24 hours" };
+const EVERY = 3000;
+
+const post = <T,>(path: string, body: unknown): Promise<T> =>
+  api.read<T>(`/v1/operations/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+/** What the server tells, asked again every few seconds while somebody looks. */
+function useTold(span: Span) {
+  const here = usePresence();
+  const [told, setTold] = useState<Operations | null>(null);
+  const [series, setSeries] = useState<Series | null>(null);
+  const [dear, setDear] = useState<Artifact[]>([]);
+  const [turn, again] = useState(0);
+  useEffect(() => {
+    if (!here) return undefined;
+    let stopped = false;
+    let timer = 0;
+    let rounds = 0;
+    const look = async () => {
+      if (!document.hidden) {
+        try {
+          const [now, drawn] = await Promise.all([api.read<Operations>("/v1/operations"), api.read<Series>(`/v1/operations/history?span=${span}`)]);
+          // Every artifact is looked at for these, so they are asked for less often.
+          const costly = rounds++ % 10 === 0 ? (await api.read<{ artifacts: Artifact[] }>("/v1/operations/dearest?limit=8")).artifacts : null;
+          if (stopped) return;
+          setTold(now);
+          setSeries(drawn);
+          if (costly) setDear(costly);
+        } catch {
+          // the frame says that the server is away
+        }
+      }
+      if (!stopped) timer = setTimeout(() => void look(), EVERY);
+    };
+    void look();
+    const seen = () => {
+      if (document.hidden) return;
+      clearTimeout(timer);
+      void look();
+    };
+    document.addEventListener("visibilitychange", seen);
+    return () => {
+      stopped = true;
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", seen);
+    };
+  }, [here, span, turn]);
+  return { told, series, dear, refresh: () => again((number) => number + 1) };
+}
+
+function lines(columns: Record<string, (number | null)[]>): Line[] {
+  return Object.keys(OUTCOMES).filter((name) => columns[name]).map((name) => ({ name: OUTCOMES[name]!, colour: `--${name}`, values: columns[name]! }));
+}
+
+function Charts(props: { series: Series; span: Span }) {
+  const { series, span } = props;
+  const tails = Object.fromEntries(Object.entries(series.latency).map(([name, q]) => [name, q.p95]));
+  const step = series.seconds.at(-1) ?? 0;
+  const workers = Object.entries(series.busy).map(([name, values], at): Line => ({ name: `worker ${name}`, colour: `--line-${(at % 4) + 1}`, values }));
+  return (
+    <div class="charts">
+      <Chart title="Generations a second" note="by outcome" at={series.at} unit="" lines={lines(series.per_second)} key={`rate ${span}`} />
+      <Chart title="Latency" note="95th percentile by outcome, from the request to its result" at={series.at} unit="s" log lines={lines(tails)} key={`latency ${span}`} />
+      <Chart title="Saved" note={`compute seconds in each ${seconds(step)}`} at={series.at} unit="s" key={`saved ${span}`}
+        lines={[{ name: "saved", colour: "--memory", fill: true, values: series.saved_seconds }]} />
+      <Chart title="Queue" note="estimated wait of what is asked for now" at={series.at} unit="s" key={`wait ${span}`}
+        lines={[{ name: "estimated wait", colour: "--computed", fill: true, values: series.wait_seconds }]} />
+      <Chart title="Workers busy" note="share of the time" at={series.at} unit="%" lines={workers} key={`busy ${span}`} />
+      <Chart title="Waiting" note="distinct generations" at={series.at} unit="" key={`waiting ${span}`}
+        lines={[{ name: "waiting", colour: "--line-2", values: series.waiting }, { name: "in the kiln", colour: "--line-1", dash: [4, 3], values: series.active }]} />
+    </div>
+  );
+}
+
+const AGES: [number, string][] = [[3600, "an hour"], [86400, "a day"], [604800, "a week"], [2592000, "30 days"], [0, "now: everything"]];
+
+function PurgeForm(props: { engines: string[]; ask: (wanted: Record<string, unknown>, words: string) => void }) {
+  const [by, setBy] = useState("age");
+  const [age, setAge] = useState("604800");
+  const [engine, setEngine] = useState("");
+  const [key, setKey] = useState("");
+  const submit = (event: Event) => {
+    event.preventDefault();
+    if (by === "age") props.ask({ older_than_seconds: Number(age) }, `made longer ago than ${AGES.find(([seconds]) => String(seconds) === age)?.[1] ?? age}`);
+    if (by === "engine") props.ask({ engine: engine || props.engines[0] }, `made for ${engine || props.engines[0]}`);
+    if (by === "key") props.ask({ key: key.trim().toLowerCase() }, `whose key begins with ${key.trim().toLowerCase()}`);
+  };
+  return (
+    <form class="row purge" onSubmit={submit}>
+      <label class="inline">Purge by
+        <select value={by} onChange={(event) => setBy(event.currentTarget.value)}>
+          <option value="age">age</option><option value="engine">engine</option><option value="key">key</option>
+        </select>
+      </label>
+      {by === "age" && <label class="inline">older than
+        <select value={age} onChange={(event) => setAge(event.currentTarget.value)}>{AGES.map(([value, name]) => <option key={value} value={value}>{name}</option>)}</select></label>}
+      {by === "engine" && <label class="inline">engine
+        <select value={engine || props.engines[0]} onChange={(event) => setEngine(event.currentTarget.value)}>{props.engines.map((name) => <option key={name}>{name}</option>)}</select></label>}
+      {by === "key" && <label class="inline">beginning with
+        <input required pattern="[0-9a-fA-F]{8,64}" title="8 to 64 hexadecimal digits" size={16} value={key} onInput={(event) => setKey(event.currentTarget.value)} /></label>}
+      <button type="submit">Purge …</button>
+    </form>
+  );
+}
+
+function Page() {
+  const [span, setSpan] = useState<Span>("day");
+  const { told, series, dear, refresh } = useTold(span);
+  const [question, setQuestion] = useState<Question | null>(null);
+  const [problem, setProblem] = useState("");
+  const attempt = async (what: () => Promise<string>): Promise<void> => {
+    setProblem("");
+    try {
+      say(await what());
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : String(error));
+    }
+    refresh();
+  };
+  const purge = (wanted: Record<string, unknown>, words: string) =>
+    attempt(async () => {
+      const would = await post<{ artifacts: number; bytes: number }>("purge", { ...wanted, dry_run: true });
+      if (!would.artifacts) return `Nothing is stored that was ${words}`;
+      setQuestion({
+        title: `Purge ${count(would.artifacts)} ${would.artifacts === 1 ? "artifact" : "artifacts"}?`,
+        text: `${bytes(would.bytes)} ${words} are let go. Asked for again, they are computed again.`,
+        action: "Purge",
+        danger: true,
+        act: () => attempt(async () => {
+          const gone = await post<{ artifacts: number; bytes: number }>("purge", wanted);
+          return `${count(gone.artifacts)} artifacts are gone`;
+        }),
+      });
+      return "";
+    });
+  const drain = (worker: Worker) => {
+    const drained = worker.state !== "drained" && worker.state !== "draining";
+    setQuestion({
+      title: drained ? `Drain worker ${worker.number}?` : `Resume worker ${worker.number}?`,
+      text: drained ? "It finishes its batch, its process ends, and it takes up nothing until it is resumed. Others go on." : "A process is started for it, and it takes up batches again.",
+      action: drained ? "Drain" : "Resume",
+      danger: drained,
+      act: () => attempt(async () => {
+        await post(`workers/${worker.number}`, { drained });
+        return `Worker ${worker.number} is ${drained ? "drained" : "resumed"}`;
+      }),
+    });
+  };
+  const pause = () => {
+    const paused = !told?.intake.paused;
+    setQuestion({
+      title: paused ? "Pause the intake?" : "Resume the intake?",
+      text: paused ? "New work is refused until it is resumed, or the server is started again. What is stored is answered, and what was accepted goes on." : "New work is accepted again.",
+      action: paused ? "Pause" : "Resume",
+      danger: paused,
+      act: () => attempt(async () => {
+        await post("intake", { paused });
+        return paused ? "The intake is paused" : "The intake is resumed";
+      }),
+    });
+  };
+  const summary = told?.[span];
+  return (
+    <Frame path="/operations" away="These are the last figures that were seen.">
+      <div class="bar">
+        <h1>Operations</h1>
+        <div class="row" role="group" aria-label="Time span">
+          {(Object.keys(SPANS) as Span[]).map((name) => (
+            <button key={name} type="button" aria-pressed={name === span} onClick={() => setSpan(name)}>{SPANS[name]}</button>
+          ))}
+        </div>
+      </div>
+      {told?.intake.paused && <p class="notice" role="status"><strong>The intake is paused.</strong> New work is refused.</p>}
+      {told && !told.telemetry && <p class="notice">The setting telemetry is off: nothing is counted.</p>}
+      {problem && <p class="problem" role="alert">{problem}</p>}
+      {told && summary ? (
+        <>
+          <Answers told={told} summary={summary} span={SPANS[span]} />
+          {series && <Charts series={series} span={span} />}
+          <div class="panels">
+            <Outcomes summary={summary} />
+            <Stages summary={summary} />
+            <Workers workers={told.workers} summary={summary} ask={drain} />
+            <Batches summary={summary} />
+            <Errors summary={summary} />
+            <Evictions summary={summary} />
+            <Dearest artifacts={dear} ask={(artifact) => void purge({ key: artifact.key }, `kept under ${artifact.key.slice(0, 12)}`)} />
+          </div>
+          <section class="panel actions" aria-labelledby="actions">
+            <h3 id="actions">Actions</h3>
+            <div class="row">
+              <button type="button" class={told.intake.paused ? "main" : "danger"} onClick={pause}>{told.intake.paused ? "Resume intake …" : "Pause intake …"}</button>
+              <PurgeForm engines={told.engines} ask={(wanted, words) => void purge(wanted, words)} />
+            </div>
+          </section>
+        </>
+      ) : <p class="quiet">Asking the server …</p>}
+      <Confirm question={question} close={() => setQuestion(null)} />
+    </Frame>
+  );
+}
+
+render(<Page />, document.getElementById("page")!);
