@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import httpx
 import pytest
 
 import mirror
+from meshkiln.engines.base import Parameter
+from meshkiln.gateway.hunyuan3d import wanted
 from serving import serving, until
 
 
@@ -95,6 +98,20 @@ def test_what_the_2_1_schema_names_is_honoured(http: httpx.Client) -> None:
     )
     assert (told["seed"], told["octree_resolution"], told["steps"]) == (2**32 - 1, 512, 20)
     assert (told["guidance_scale"], told["faces"], told["matte"]) == (0.1, 100000, "alpha")
+
+
+def test_more_steps_than_a_distilled_model_takes_ask_for_its_teacher() -> None:
+    model = Parameter("model", "student", "which", choices=("teacher", "student"))
+    distilled = replace(
+        mirror.ENGINE,
+        parameters=(*mirror.ENGINE.parameters, model),
+        limits=(("steps", 8, "model", ("student",)),),
+        recipes={"fast": {"model": "student", "steps": 4}},
+    )
+    for steps, expected in ((5, "student"), (8, "student"), (20, "teacher"), (50, "teacher")):
+        asked = wanted(ask(b"x", num_inference_steps=steps), distilled, "mirror", "fast").ask
+        whole = distilled.canonical({**distilled.recipes["fast"], **asked.parameters})
+        assert (whole["steps"], whole["model"]) == (steps, expected)
 
 
 def test_num_chunks_and_unknown_fields_change_nothing(http: httpx.Client) -> None:

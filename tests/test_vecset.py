@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ import trimesh
 
 from canary import check
 from meshkiln.engines.base import Work
+from meshkiln.engines.sampling.batch import integrate
+from meshkiln.engines.sampling.plan import Plan
+from meshkiln.engines.sampling.trajectory import Ask, trajectory
 from meshkiln.engines.vecset import ENGINE, crop, sparse
 from meshkiln.engines.vecset.camera import Camera, fit, looking
 from meshkiln.engines.vecset.decode import uv_project
@@ -18,10 +23,9 @@ from meshkiln.engines.vecset.encode import window
 from meshkiln.engines.vecset.floaters import without_floaters
 from meshkiln.engines.vecset.grid import F32, Mesh
 from meshkiln.engines.vecset.manifest import manifest
-from meshkiln.engines.vecset.sample import euler, noise
+from meshkiln.engines.vecset.sample import noise
 from meshkiln.errors import BadParameter
 
-TOKENS, NULL = np.ones((2, 3, 4), np.float32), np.zeros((3, 4), np.float32)
 needs_weights = pytest.mark.skipif(not manifest().files, reason="the weights have not been made: make train")
 
 
@@ -50,48 +54,38 @@ def test_noise_is_a_function_of_the_seed_alone() -> None:
     assert abs(np.corrcoef(many.ravel(), noise(8, (400, 50)).ravel())[0, 1]) < 0.03
 
 
-class Counted:
-    """A velocity field with a known solution: x' = c·a − x, where a is the mean token."""
-
-    def __init__(self) -> None:
-        self.evaluations = 0
-        self.times: list[float] = []
-
-    def __call__(self, x: F32, t: F32, tokens: F32) -> F32:
-        self.evaluations += len(x)
-        self.times.append(float(t[0]))
-        return tokens.mean(axis=(1, 2))[:, None, None] - x
+def counted(asked: Sequence[tuple[int, Ask]]) -> list[F32]:
+    """A network with a known solution: x' = a − x, where a is 1 with the condition and 0 without."""
+    return [np.float32(ask.conditional) - ask.x for _, ask in asked]
 
 
-def test_euler_converges_to_the_flow() -> None:
-    x = np.full((1, 2, 2), 3.0, np.float32)
-    exact = 1 + 2 * np.exp(-1)
-    errors = [
-        abs(float(euler(Counted(), x, TOKENS[:1], NULL, np.ones(1, np.float32), steps)[0, 0, 0]) - exact)
-        for steps in (10, 20, 40)
-    ]
-    assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
-    assert errors[1] / errors[2] == pytest.approx(2, rel=0.15)
+def test_defaults_are_the_recipe_fast() -> None:
+    assert ENGINE.canonical({}) == ENGINE.canonical(ENGINE.recipes["fast"])
+    assert set(ENGINE.recipes) == {"reference", "balanced", "fast"}
 
 
-def test_guidance_goes_beyond_the_condition_and_1_costs_one_evaluation() -> None:
-    x = np.zeros((1, 1, 1), np.float32)
-    for scale, evaluations in ((1.0, 4), (3.0, 8), (0.0, 8)):
-        velocity = Counted()
-        end = euler(velocity, x, TOKENS[:1], NULL, np.array([scale], np.float32), 4)
-        assert velocity.evaluations == evaluations
-        assert velocity.times == [0, 0.25, 0.5, 0.75]
-        assert end[0, 0, 0] == pytest.approx(scale * (1 - 0.75**4), abs=1e-6)
+def test_recipes_say_everything_that_matters_to_sampling_and_decoding() -> None:
+    """So that no recipe changes when a default does, and a recipe's name adds nothing to its parameters."""
+    deciding = {name for stage in ENGINE.stages[2:5] for name in stage.parameters} - {"seed"}
+    for recipe in ENGINE.recipes.values():
+        assert set(recipe) == deciding
 
 
-def test_batch_mates_do_not_touch_each_other() -> None:
-    tokens = np.stack([np.full((3, 4), 1.0), np.full((3, 4), 5.0)]).astype(np.float32)
-    start = np.stack([noise(1, (2, 2)), noise(2, (2, 2))])
-    guidance = np.array([1.0, 2.5], np.float32)
-    together = euler(Counted(), start, tokens, NULL, guidance, 7)
-    for i in range(2):
-        alone = euler(Counted(), start[i : i + 1], tokens[i : i + 1], NULL, guidance[i : i + 1], 7)
-        np.testing.assert_allclose(together[i], alone[0], rtol=1e-6)
+def test_what_is_within_a_student_is_not_in_its_key() -> None:
+    sample_stage = ENGINE.stages[3]
+    with_student = {**ENGINE.canonical({}), "model": "student"}
+    assert set(sample_stage.mattering(with_student)) == {"model", "steps", "seed"}
+    assert "guidance_scale" in sample_stage.mattering({**with_student, "model": "teacher"})
+
+
+def test_a_student_is_offered_where_there_is_one_and_takes_8_steps() -> None:
+    limited = replace(ENGINE, parameters=tuple(replace(p, choices=()) for p in ENGINE.parameters))
+    with pytest.raises(BadParameter, match="steps=9 is more than 8, the most with model=student"):
+        limited.canonical({"model": "student", "steps": 9})
+    assert limited.canonical({"model": "teacher", "steps": 9})["steps"] == 9
+    if "student.onnx" not in manifest().files:
+        with pytest.raises(BadParameter, match="one of teacher"):
+            ENGINE.canonical({"model": "student"})
 
 
 def test_floaters_go_and_cavities_stay() -> None:
@@ -169,8 +163,10 @@ def test_canaries() -> None:
     picture = disc()[:, 10:]
     model_input = crop.recentre(picture)[:, ::8, ::8].copy()
     check(encode_stage, {"disc": {"input": model_input, "window": window(picture)}}, close)
-    end = euler(Counted(), noise(5, (2, 2, 2)), TOKENS, NULL, np.array([1, 2], np.float32), 3)
-    check(sample_stage, {"linear": {"end": end}}, close)
+    plans = [Plan(3), Plan(3, guidance_scale=2.0), Plan(12, solver="adams", guidance_scale=2.0, cache_threshold=0.05)]
+    plans += [Plan(4, solver="heun", shift=3.0, guidance_scale=2.0, guidance_end=0.5), Plan(2, model="student")]
+    ends = integrate([trajectory(plan, noise(5, (2, 2))) for plan in plans], counted)
+    check(sample_stage, {"linear": {"end": np.stack(ends)}}, close)
 
     def torus(points: F32) -> F32:
         return 60 * (0.2 - np.hypot(np.hypot(points[:, 0], points[:, 1]) - 0.5, points[:, 2]))
@@ -206,6 +202,26 @@ def test_a_batch_agrees_with_each_alone_to_a_tenth_of_a_voxel() -> None:
         (alone,) = chain([picture], steps=4, octree_resolution=64)
         distance, _ = cKDTree(alone["vertices"]).query(mesh["vertices"])
         assert (distance < 0.1 * 2 / 64).mean() >= 0.999
+
+
+@needs_weights
+def test_requests_of_any_recipe_and_seed_share_a_batch_and_end_where_they_would_alone() -> None:
+    """Other lengths, solvers, guidance, caching and seeds in one batch, and the student where there is one."""
+    (encoded,) = ENGINE.stages[2].load()([Work(({"pixels": disc()},), {})])
+    asked: list[dict[str, object]] = [
+        {**ENGINE.recipes["fast"], "seed": 1},
+        {**ENGINE.recipes["balanced"], "seed": 2},
+        {**ENGINE.recipes["reference"], "steps": 12, "seed": 3},
+        {**ENGINE.recipes["fast"], "seed": 4},
+        {**ENGINE.recipes["balanced"], "solver": "heun", "steps": 5, "guidance_scale": 1.0, "seed": 2},
+    ]
+    works = [Work((encoded,), ENGINE.stages[3].mattering(ENGINE.canonical(given))) for given in asked]
+    compute = ENGINE.stages[3].load()
+    for work, together in zip(works, compute(works), strict=True):
+        (alone,) = compute([work])
+        assert isinstance(alone, dict)
+        assert isinstance(together, dict)
+        np.testing.assert_allclose(together["latents"], alone["latents"], atol=2e-3)
 
 
 @needs_weights

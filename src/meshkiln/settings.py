@@ -31,7 +31,7 @@ class Settings:
     host: str = _setting("127.0.0.1", "address to listen on; anything but loopback is reachable by others")
     port: int = _setting(8081, "port to listen on; 0 takes a free one", 0, 65535)
     engine: str = _setting("inflate", "engine that serves requests which name none")
-    recipe: str = _setting("", "recipe of requests which name none; empty is the engine's defaults")
+    recipe: str = _setting("fast", "recipe of requests which name none, for engines that have it")
     workers: int = _setting(0, "worker processes; 0 is one per core", 0, 256)
     upstreams: tuple[str, ...] = _setting((), "servers that engine `upstream` sends to, as URLs")
     upstream_model: str = _setting("", "name of the model the upstreams serve; part of every key")

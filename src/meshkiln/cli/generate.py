@@ -26,7 +26,7 @@ def parameter_options(command: click.decorators.FC) -> click.decorators.FC:
         click.option(
             "--engine", "-e", "engine_name", default="inflate", show_default=True, help="See `meshkiln engines`."
         ),
-        click.option("--recipe", help="A name for a setting of parameters; see `meshkiln engines`."),
+        click.option("--recipe", help="reference, balanced or fast, the default; see `meshkiln engines`."),
         click.option("--format", "-f", "format_", help="glb, obj, ply, stl or 3mf.  [default: from OUT, else glb]"),
         click.option("--seed", type=int, help="Which noise; the same seed gives the same mesh."),
         click.option("--faces", type=int, help="Target face count; 0 keeps what the engine makes."),
@@ -80,7 +80,7 @@ def generate(
     format_ = _format(asked, format_, output)
     targets = _targets(asked, pictures, output, format_)
     # What cannot work is refused before anything is computed or stored.
-    asked.canonical({**parameters, "format": format_})
+    asked.canonical({**asked.recipes.get(recipe or "", {}), **parameters, "format": format_})
     for target in targets:
         check_writable(target)
         if any(os.path.exists(target) and os.path.exists(p) and os.path.samefile(target, p) for p in pictures):

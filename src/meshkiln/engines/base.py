@@ -191,6 +191,7 @@ class Engine:
     parameters : every parameter a request may give
     formats : export formats, name -> media type; the parameter `format` chooses
     recipes : name -> parameters it stands for; resolved before keys
+    limits : what one parameter may be at most while another has one of some values: (name, most, other, values)
     """
 
     name: str
@@ -199,6 +200,7 @@ class Engine:
     parameters: tuple[Parameter, ...]
     formats: Mapping[str, str] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    limits: tuple[tuple[str, float, str, tuple[Scalar, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         known = {PICTURE}
@@ -223,7 +225,15 @@ class Engine:
                 raise BadParameter(
                     f"{name!r} is not a parameter of engine {self.name}; it has {', '.join(sorted(known))}"
                 )
-        return {name: p.canonical(given.get(name, p.default)) for name, p in known.items()}
+        result = {name: p.canonical(given.get(name, p.default)) for name, p in known.items()}
+        for name, most, other, values in self.limits:
+            if result[other] in values and cast(float, result[name]) > most:
+                others = " or ".join(str(choice) for choice in known[other].choices if choice not in values)
+                more = f"; {other}={others} takes more" if others else ""
+                raise BadParameter(
+                    f"{name}={result[name]} is more than {most:g}, the most with {other}={result[other]}{more}"
+                )
+        return result
 
 
 def engines() -> dict[str, Engine]:

@@ -80,7 +80,7 @@ class Gateway:
         engine = self.service.kiln(name).engine
         recipe = given.call.get("recipe") or (self.settings.recipe if self.settings.recipe in engine.recipes else None)
         parameters = {**read_texts(engine, given.texts), **given.values}
-        engine.canonical(parameters)
+        engine.canonical({**engine.recipes.get(recipe or "", {}), **parameters})
         return Ask(name, parameters, recipe, refresh)
 
     def _wait(self, request: Request, given: Posted) -> float:

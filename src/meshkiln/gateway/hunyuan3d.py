@@ -76,7 +76,7 @@ class Wanted:
     ask: Ask
 
 
-def wanted(document: object, engine: Engine, default_engine: str) -> Wanted:
+def wanted(document: object, engine: Engine, default_engine: str, recipe: str | None = None) -> Wanted:
     """What a posted JSON document asks for. Raises Problem or BadParameter, naming the field as they call it."""
     if not isinstance(document, dict):
         raise Problem(400, "malformed", "The body is not a JSON object")
@@ -101,9 +101,13 @@ def wanted(document: object, engine: Engine, default_engine: str) -> Wanted:
         ours = theirs if theirs in known else _NAMES.get(theirs)
         if ours in known:
             parameters[ours] = value
+    for name, most, other, limited in engine.limits:
+        # Who asks for more steps than a distilled model takes wants the model it was distilled from.
+        if float(parameters.get(name, 0)) > most and known[other].default in limited:
+            parameters[other] = next(choice for choice in known[other].choices if choice not in limited)
     if "matte" in known and not values["remove_background"]:
         parameters["matte"] = "alpha"
-    return Wanted(decoded(pictures[0]), Ask(default_engine, parameters))
+    return Wanted(decoded(pictures[0]), Ask(default_engine, parameters, recipe))
 
 
 def add_routes(app: FastAPI, gateway: Gateway) -> None:
@@ -120,7 +124,8 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
         except (ValueError, RecursionError):
             raise Problem(400, "malformed", "The body is not JSON") from None
         name = gateway.settings.engine
-        return await asyncio.to_thread(wanted, document, service.kiln(name).engine, name)
+        recipe = gateway.settings.recipe if gateway.settings.recipe in engine.recipes else None
+        return await asyncio.to_thread(wanted, document, service.kiln(name).engine, name, recipe)
 
     async def accepted(request: Request, asked: Wanted) -> Job:
         return await service.submit(asked.ask, asked.picture, client=client_of(request))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshkiln.engines.base import Engine, Parameter, Stage
+from meshkiln.engines import sampling
+from meshkiln.engines.base import Engine, Parameter, Scalar, Stage
 from meshkiln.engines.mesh import EXPORT, FACES, FINISH, FORMAT, FORMATS, SIZE
 from meshkiln.engines.picture import MATTE, PARAMETERS, READ
 from meshkiln.engines.vecset.manifest import manifest as _manifest
@@ -26,17 +27,22 @@ ENCODE = Stage(
     batch=16,
 )
 
+_STUDENT = "student.onnx" in _WEIGHTS.files
+
 SAMPLE = Stage(
     name="sample",
     id="meshkiln.vecset.sample",
-    version=1,
+    version=2,
     compute="meshkiln.engines.vecset.sample:sample",
     reads=("encode",),
-    parameters=("steps", "guidance_scale", "seed"),
-    weights=_WEIGHTS.digest("flow.onnx", "null.npy"),
+    parameters=("model", "steps", *sampling.OF_THE_TEACHER, "seed"),
+    only=tuple((name, "model", (sampling.TEACHER,)) for name in sampling.OF_THE_TEACHER),
+    # Of both networks, whichever is asked: a student is distilled from its teacher, so the two change together.
+    weights=_WEIGHTS.digest("flow.onnx", "null.npy", *(["student.onnx"] if _STUDENT else [])),
     numeric="fp32",
     batch=16,
-    batch_with=("steps",),
+    # A batch lasts as long as its longest member; seeds and scales may differ.
+    batch_with=("model", "steps", "solver", "cache_threshold"),
 )
 
 DECODE = Stage(
@@ -50,18 +56,15 @@ DECODE = Stage(
     numeric="fp32",
 )
 
-STEPS = Parameter("steps", 16, "Euler steps of the flow", low=1, high=200)
-GUIDANCE_SCALE = Parameter(
-    "guidance_scale",
-    3.0,
-    "classifier-free guidance: 1 follows the picture as the model learned it, more follows it harder",
-    low=0.0,
-    high=20.0,
+MODEL = Parameter(
+    "model",
+    sampling.TEACHER,
+    "which network samples: the teacher, or the student distilled from it, guidance within, for 1 to 8 steps",
+    choices=(sampling.TEACHER, *([sampling.STUDENT] if _STUDENT else [])),
 )
 OCTREE_RESOLUTION = Parameter(
     "octree_resolution", 256, "cells of the decoding grid along each axis", low=16, high=1024, unit="cells"
 )
-SEED = Parameter("seed", 0, "of the noise the flow starts from", low=0, high=2**63 - 1)
 DECODER = Parameter(
     "decoder",
     "sparse",
@@ -69,14 +72,76 @@ DECODER = Parameter(
     choices=("sparse", "dense"),
 )
 
+_GUIDANCE = 3.0
+
+RECIPES: dict[str, dict[str, Scalar]] = {
+    # The field's standard, frozen: what every figure is paired with.
+    "reference": {
+        "model": sampling.TEACHER,
+        "steps": 50,
+        "solver": "euler",
+        "shift": 1.0,
+        "guidance_scale": _GUIDANCE,
+        "guidance_start": 0.0,
+        "guidance_end": 1.0,
+        "cache_threshold": 0.0,
+        "octree_resolution": 256,
+        "decoder": "dense",
+    },
+    # Training-free: what any flow of this family can be served with.
+    "balanced": {
+        "model": sampling.TEACHER,
+        "steps": 16,
+        "solver": "adams",
+        "shift": 1.0,
+        "guidance_scale": _GUIDANCE,
+        "guidance_start": 0.0,
+        "guidance_end": 1.0,
+        "cache_threshold": 0.05,
+        "octree_resolution": 256,
+        "decoder": "sparse",
+    },
+}
+RECIPES["fast"] = (
+    {**RECIPES["balanced"], "model": sampling.STUDENT, "steps": 4}
+    if _STUDENT
+    else {**RECIPES["balanced"], "steps": 8, "cache_threshold": 0.1}
+)
+"""The one place where a recipe's steps, solver and guidance are chosen (benchmarks/recipes.py has the curve). `fast` is
+the default: with the student when the weights hold one, else few steps of the teacher."""
+
+
+def _by_default(parameter: Parameter) -> Parameter:
+    return replace(parameter, default=RECIPES["fast"].get(parameter.name, parameter.default))
+
+
 ENGINE = Engine(
     name="vecset",
     help="a learned model: image tokens, flow matching over a latent set, occupancy field; seconds on a CPU",
     stages=(READ, MATTE, ENCODE, SAMPLE, DECODE, replace(FINISH, reads=("decode",)), EXPORT),
-    parameters=(*PARAMETERS, STEPS, GUIDANCE_SCALE, SEED, OCTREE_RESOLUTION, DECODER, FACES, FORMAT, SIZE),
+    parameters=(
+        *PARAMETERS,
+        *(
+            _by_default(parameter)
+            for parameter in (
+                MODEL,
+                sampling.STEPS,
+                sampling.SOLVER,
+                sampling.SHIFT,
+                sampling.GUIDANCE_SCALE,
+                sampling.GUIDANCE_START,
+                sampling.GUIDANCE_END,
+                sampling.CACHE_THRESHOLD,
+                sampling.SEED,
+                OCTREE_RESOLUTION,
+                DECODER,
+            )
+        ),
+        FACES,
+        FORMAT,
+        SIZE,
+    ),
     formats=FORMATS,
-    recipes={
-        # The field's standard, kept as what every figure is paired with.
-        "reference": {"steps": 50, "guidance_scale": 3.0, "octree_resolution": 256, "decoder": "dense"},
-    },
+    recipes=RECIPES,
+    limits=(("steps", 8, "model", (sampling.STUDENT,)),),
 )

@@ -1,18 +1,23 @@
 """Stage `sample`: image tokens become a latent set, by flow matching from noise that only the seed decides.
 
 x(0) = noise,  dx/dt = v(x, t | tokens),  x(1) = latents          (rectified flow: Liu et al. 2022, Lipman et al. 2022)
-v = v_null + guidance·(v_cond − v_null)                            (classifier-free guidance: Ho & Salimans 2022)
+
+How that is integrated is in `meshkiln.engines.sampling`; here are the noise and the two networks: the teacher
+`flow.onnx` and, where it has been distilled, `student.onnx`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from meshkiln.engines.base import Work
+from meshkiln.engines.sampling.batch import integrate
+from meshkiln.engines.sampling.plan import Plan
+from meshkiln.engines.sampling.trajectory import Answers, Ask, trajectory
 from meshkiln.engines.vecset import runtime
 from meshkiln.engines.vecset.grid import F32
 from meshkiln.engines.vecset.manifest import manifest, path
@@ -20,46 +25,34 @@ from meshkiln.engines.vecset.manifest import manifest, path
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
 
-Velocity = Callable[[F32, F32, F32], F32]
-"""x (B, L, D), t (B,), tokens (B, T, C) → velocity (B, L, D)."""
-
 
 def warm() -> None:
-    """Load the graph."""
-    runtime.session("flow.onnx")
+    """Load the graphs that the default recipe wants; the teacher's waits to be asked for where there is a student."""
+    runtime.session("student.onnx" if "student.onnx" in manifest().files else "flow.onnx")
 
 
 def sample(batch: Sequence[Work]) -> list[Value]:
     """The stage: for each `{"tokens", …}`, `{"latents": (L, D) float32}` and what else `encode` gave.
 
-    Parameters `steps`, `guidance_scale`, `seed`. Items of different steps share a batch; none sees another's schedule.
+    Parameters: those of `engines.sampling`. Items of any plans share a batch; none sees another's.
     """
     sizes = manifest()
-    latents: list[F32 | None] = [None] * len(batch)
-    # Each number of steps is integrated apart: what an item computes is then the same whoever it came with.
-    for steps in sorted({int(work.parameters["steps"]) for work in batch}):
-        where = [i for i, work in enumerate(batch) if work.parameters["steps"] == steps]
-        works = [batch[i] for i in where]
-
-        def report(done: int, works: Sequence[Work] = works, steps: int = steps) -> None:
-            for work in works:
-                work.report(done, steps)
-
-        ends = euler(
-            _velocity,
-            np.stack([noise(int(work.parameters["seed"]), (sizes.latents, sizes.latent_dim)) for work in works]),
-            np.stack([work.inputs[0]["tokens"] for work in works]),
-            _null(),
-            np.array([work.parameters["guidance_scale"] for work in works], np.float32),
-            steps,
-            report,
+    tokens = [work.inputs[0]["tokens"] for work in batch]
+    ways = [
+        trajectory(
+            Plan.of(work.parameters),
+            noise(int(work.parameters["seed"]), (sizes.latents, sizes.latent_dim)),
+            work.report,
         )
-        for i, end in zip(where, ends, strict=True):
-            latents[i] = end
+        for work in batch
+    ]
+
+    def network(asked: Sequence[tuple[int, Ask]]) -> Answers:
+        return answers(asked, tokens)
+
     return [
         {"latents": end, "outline": work.inputs[0]["outline"], "window": work.inputs[0]["window"]}
-        for end, work in zip(latents, batch, strict=True)
-        if end is not None
+        for end, work in zip(integrate(ways, network), batch, strict=True)
     ]
 
 
@@ -77,36 +70,28 @@ def noise(seed: int, shape: tuple[int, ...]) -> F32:
     return normal[:count].reshape(shape).astype(np.float32)
 
 
-def euler(
-    velocity: Velocity,
-    x: F32,
-    tokens: F32,
-    null: F32,
-    guidance: F32,
-    steps: int,
-    report: Callable[[int], None] = lambda done: None,
-) -> F32:
-    """Latents (B, L, D) from noise x (B, L, D) in `steps` equal Euler steps from t = 0 to 1.
+def answers(asked: Sequence[tuple[int, Ask]], tokens: Sequence[F32]) -> Answers:
+    """Velocities (L, D), one call to each network that is asked.
 
-    tokens (B, T, C), null (T, C), guidance (B,): 1 is the conditional model alone and costs one evaluation a step
-    instead of two.
+    tokens : (T, C) of each item
     """
-    guided = np.flatnonzero(guidance != 1)
-    conditions = np.concatenate([tokens, np.broadcast_to(null, (len(guided), *null.shape))])
-    weight = guidance[guided, None, None]
-    for step in range(steps):
-        t, next_t = step / steps, (step + 1) / steps
-        times = np.full(len(conditions), t, np.float32)
-        v = velocity(np.concatenate([x, x[guided]]), times, conditions)
-        ahead, unconditional = v[: len(x)], v[len(x) :]
-        ahead[guided] = unconditional + weight * (ahead[guided] - unconditional)
-        x = x + np.float32(next_t - t) * ahead
-        report(step + 1)
-    return x
-
-
-def _velocity(x: F32, t: F32, tokens: F32) -> F32:
-    return runtime.run("flow.onnx", x=x, t=t, tokens=tokens)
+    found: dict[int, F32] = {}
+    for student in (False, True):
+        where = [at for at, (_, ask) in enumerate(asked) if (ask.stride > 0) == student]
+        if not where:
+            continue
+        asks = [asked[at][1] for at in where]
+        given = {
+            "x": np.stack([ask.x for ask in asks]),
+            "t": np.array([ask.t for ask in asks], np.float32),
+            "tokens": np.stack([tokens[asked[at][0]] if asked[at][1].conditional else _null() for at in where]),
+        }
+        if student:
+            made = runtime.run("student.onnx", d=np.array([ask.stride for ask in asks], np.float32), **given)
+        else:
+            made = runtime.run("flow.onnx", **given)
+        found.update(zip(where, made, strict=True))
+    return [found[at] for at in range(len(asked))]
 
 
 @cache
