@@ -71,7 +71,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(VENV)/.developer ## resolve the lock files anew from pyproject.toml
 	@$(LOCK) -o locks/run.txt
 	@$(LOCK) --extra serve -o locks/serve.txt
-	@$(LOCK) --extra serve $(addprefix --group ,$(GROUPS)) -o locks/develop.txt
+	@$(LOCK) --extra serve --extra otel $(addprefix --group ,$(GROUPS)) -o locks/develop.txt
 
 clean: ## remove the environment and everything made
 	rm -rf $(VENV) out build dist

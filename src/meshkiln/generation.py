@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from meshkiln.engines.base import PICTURE, Stage
 from meshkiln.errors import BadInput, MeshkilnError, StageFailed
@@ -33,6 +33,25 @@ Told = Callable[[Link, Made], None]
 """Called with each stage's output that comes to hand, found or computed."""
 
 
+class Span(Protocol):
+    """A stretch of time in a trace. name : its context, as a W3C traceparent"""
+
+    name: str
+
+    def end(self, source: str, seconds: float = 0.0, leader: str = "", error: BaseException | None = None) -> None:
+        """What came of it. leader : the context in which it was computed, when that was another's"""
+
+
+class Trace(Protocol):
+    """Whoever wants to know where the time of a generation goes."""
+
+    def stage(self, name: str, key: str) -> Span:
+        """A stage is about to be computed, or waited for."""
+
+    def found(self, name: str, key: str, source: str) -> None:
+        """A stage's output was in the store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One caller's wish: the request, the picture's bytes, and how it is to be served."""
@@ -44,6 +63,7 @@ class Ask:
     client: str = ""
     report: Report | None = None
     told: Told = lambda link, made: None
+    trace: Trace | None = None
     asked: float = field(default_factory=time.monotonic)
 
 
@@ -55,6 +75,20 @@ class Flown:
     compute: Callable[[Flight], Made]
     found: Callable[[], Made | None] | None
     led: bool = False
+    span: Span | None = None
+
+    def over(self, made: Made | None, error: BaseException | None = None) -> None:
+        """End its span, if it has one."""
+        if self.span is None:
+            return
+        if made is None:
+            self.span.end("failed" if isinstance(error, Exception) else "cancelled", error=error)
+        elif made.source != "computed":
+            self.span.end(made.source)
+        elif made.joined:
+            self.span.end("joined", leader=made.trace)
+        else:
+            self.span.end("computed", made.artifact.cost)
 
 
 @dataclass(slots=True)
@@ -94,11 +128,14 @@ class Driver:
                 flown = self._flown(ask, link, progress)
                 try:
                     made = yield flown
-                except BadInput:
-                    self._retract(progress)
+                except BaseException as error:
+                    flown.over(None, error)
+                    if isinstance(error, BadInput):
+                        self._retract(progress)
                     raise
                 if made.source == "computed" and not flown.led:
                     made = made.followed()
+                flown.over(made)
                 ask.told(link, made)
                 if not self._learn(link, made, progress):
                     break
@@ -145,6 +182,8 @@ class Driver:
                 else:
                     progress.made[name] = found
                     ask.told(link, found)
+                    if ask.trace is not None and link.key is not None:
+                        ask.trace.found(name, link.key.hex(), found.source)
         return missing[::-1]
 
     def _flown(self, ask: Ask, link: Link, progress: Progress) -> Flown:
@@ -153,6 +192,8 @@ class Driver:
         request, picture = ask.request, Payload(ask.picture, "application/octet-stream")
         # Resolved when the stage is about to run: earlier missing stages have been made by then.
         inputs = {name: progress.made[name] for name in stage.reads if name != PICTURE}
+        span = None if ask.trace is None else ask.trace.stage(stage.name, key.hex())
+        trace = "" if span is None else span.name
 
         def compute(flight: Flight) -> Made:
             flown.led = True
@@ -164,6 +205,7 @@ class Driver:
                 _reporter(stage.name, ask.report),
                 ask.client,
                 ask.asked,
+                trace,
             )
             ran = self._run(task)
             artifact = Artifact.of(
@@ -172,13 +214,13 @@ class Driver:
                 _media_type(stage, request),
                 _provenance(request, stage, inputs, ran.seconds),
             )
-            return Made(self._keep(ask, link, artifact, progress), "computed", ran.output.value)
+            return Made(self._keep(ask, link, artifact, progress), "computed", ran.output.value, trace=trace)
 
         def found() -> Made | None:
             # Of an unresolved cut-off the record is looked for, which somebody else may have made meanwhile.
             return self.look(key if link.output is None else link.output)
 
-        flown = Flown(key, compute, None if ask.refresh else found)
+        flown = Flown(key, compute, None if ask.refresh else found, span=span)
         return flown
 
     def _run(self, task: Task) -> Ran:

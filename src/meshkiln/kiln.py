@@ -15,7 +15,7 @@ from meshkiln.engines import base
 from meshkiln.engines.base import Engine
 from meshkiln.errors import BadInput
 from meshkiln.flights import Flights
-from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, Told, advance
+from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, Told, Trace, advance
 from meshkiln.request import Link, Request, canonical_request, chain, picture_bytes
 from meshkiln.result import Result, StageReport, result_of
 from meshkiln.store.base import Leases, Store
@@ -105,11 +105,13 @@ class Kiln:
         client: str = "",
         report: Report | None = None,
         told: Told = lambda link, made: None,
+        trace: Trace | None = None,
         **parameters: object,
     ) -> Result:
         """`generate` for asyncio: the loop is never blocked, and cancelling the task leaves other waiters alone.
 
         told : called with each stage's link and output when it is in hand, on some thread
+        trace : told where the time goes
         """
 
         def begin() -> tuple[Request, bytes]:
@@ -118,7 +120,7 @@ class Kiln:
         started = time.perf_counter()
         request, data = await asyncio.to_thread(begin)
         deadline = None if timeout is None else time.monotonic() + timeout
-        ask = Ask(request, data, refresh, priority, client, report, told)
+        ask = Ask(request, data, refresh, priority, client, report, told, trace)
         steps = self._driver.drive(ask)
         # Store look-ups may touch the disk, so every advance of the driver happens off the loop.
         flown = await asyncio.to_thread(advance, steps, None)
@@ -129,6 +131,9 @@ class Kiln:
                 )
             except BadInput as error:
                 await asyncio.to_thread(steps.throw, error)
+                raise
+            except BaseException:
+                steps.close()
                 raise
             flown = await asyncio.to_thread(advance, steps, made)
         return result_of(*flown, time.perf_counter() - started)

@@ -21,12 +21,14 @@ class Made:
     source : the tier that held it ("memory", "disk") or "computed"
     value : the output as values, when this process computed it; else it is unpacked from the artifact when wanted
     joined : it was computed by a flight that somebody else had started
+    trace : context of the span in which it was computed (W3C traceparent); empty when nobody traces
     """
 
     artifact: Artifact
     source: str
     value: Any = None
     joined: bool = False
+    trace: str = ""
 
     def payload(self) -> Payload:
         """The output as the next stage reads it."""

@@ -61,6 +61,10 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting((), "origins whose pages may call; none by default")
 
     telemetry: bool = _setting(True, "switch: count requests, and keep a day's history of the counts")
+    traces_endpoint: str = _setting("", "collector that traces are sent to (OTLP over HTTP); empty makes none")
+    traces_share: float = _setting(1.0, "of the traces that begin here, how many are kept", 0.0, 1.0)
+    log_json: bool = _setting(False, "switch: log lines are JSON objects")
+    log_requests: bool = _setting(False, "switch: a log line for each request; GETs of artifacts get slower by it")
     gpu_hour_price: float = _setting(2.0, "what an hour of computing costs, for what saved seconds are worth", 0.0)
     currency: str = _setting("$", "what that price is in")
 

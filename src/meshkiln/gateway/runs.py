@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshkiln.gateway.job import Job
 from meshkiln.gateway.turns import Turns
 from meshkiln.request import Request
+
+if TYPE_CHECKING:
+    from meshkiln.telemetry.traces import Generation
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +26,7 @@ class Run:
     jobs : those that wait for it, by id
     begun : whether it is in the kiln; its deadline is fixed from then on
     told : what was told of its stages, for those who join later
+    trace : of its generation, when somebody traces
     """
 
     name: tuple[Any, ...]
@@ -33,6 +37,7 @@ class Run:
     deadline: float | None = None
     task: asyncio.Task[None] | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
+    trace: Generation | None = None
 
     @property
     def latest(self) -> float | None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from meshkiln.engines import upstream
 from meshkiln.engines.base import Engine, engines
-from meshkiln.errors import UnknownEngine
+from meshkiln.errors import MeshkilnError, UnknownEngine
 from meshkiln.flights import Flight, Flights
 from meshkiln.gateway import hunyuan3d, operations
 from meshkiln.gateway.app import make_app
@@ -32,7 +32,7 @@ from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
 from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.metrics import Metrics
-from meshkiln.gateway.requests import Counted
+from meshkiln.gateway.requests import Counted, Logged, Traced
 from meshkiln.gateway.service import Service
 from meshkiln.gateway.watch import watch
 from meshkiln.keys import Key
@@ -42,9 +42,13 @@ from meshkiln.store.base import Store
 from meshkiln.store.disk import Disk
 from meshkiln.store.memory import Memory
 from meshkiln.store.tiers import Tiers
+from meshkiln.telemetry import logs
 from meshkiln.telemetry.history import History
 from meshkiln.workers.processes import Pool
 from meshkiln.workers.task import Runner
+
+if TYPE_CHECKING:
+    from meshkiln.telemetry.traces import Traces
 
 JUDGED = 50
 """Tenths of a second between looks at what connections are up to."""
@@ -113,6 +117,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     )
     metrics = Metrics(settings.telemetry)
     service.succeeded, service.ended = metrics.succeeded, metrics.ended
+    service.traces = traces = _traces(settings)
     gateway = Gateway(settings, service, metrics)
     history = History(jobs_folder(settings).parent / "history.sqlite" if settings.telemetry else None, time.time)
     if upstreams is not None:
@@ -137,6 +142,8 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
             await asyncio.to_thread(pool.close, max(0.0, until - time.monotonic()))
             await asyncio.to_thread(store.close)
             history.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
             jobs.close()
 
     framework = make_app(gateway, lifespan)
@@ -145,10 +152,15 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     app: ASGIApp = Counted(framework, metrics)
     hot = HotPath(app, gateway) if settings.hot_path else None
     guard = HostGuard(hot or app, settings.host, settings.allowed_hosts, settings.cors_origins)
-    if hot is None:
-        return guard, service, None
+    whole: ASGIApp = guard
+    if settings.log_requests:
+        whole = Logged(whole)
+    if traces is not None:
+        whole = Traced(whole, traces)
+    if hot is None or settings.log_requests:
+        return whole, service, None
     hot.serves = guard.serves
-    return guard, service, hot.shortcut
+    return whole, service, hot.shortcut
 
 
 class Server(uvicorn.Server):
@@ -194,10 +206,13 @@ def run(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
     kinds : engines to serve, by name; None is all that are registered
     """
     _many_connections()
+    server = Server(settings, kinds)
+    # After the HTTP server has set up its own.
+    logs.begin(settings.log_json, settings.log_requests)
     # The server raises the signal again once it has stopped: that is then the end, and no failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(settings, kinds).run()
+        server.run()
 
 
 class Alone(Flights):
@@ -222,6 +237,17 @@ def open_store(settings: Settings) -> Store:
         return memory
     disk = Disk(settings.cache_dir or None, settings.disk_bytes)
     return Tiers(memory, disk) if settings.memory else disk
+
+
+def _traces(settings: Settings) -> Traces | None:
+    """Traces to the collector that is named. Raises MeshkilnError when what sends them is not installed."""
+    if not settings.traces_endpoint:
+        return None
+    try:
+        from meshkiln.telemetry.traces import to_collector
+    except ModuleNotFoundError as error:
+        raise MeshkilnError(f"traces need {error.name}: install meshkiln[otel], or unset traces_endpoint") from None
+    return to_collector(settings.traces_endpoint, settings.traces_share)
 
 
 def jobs_folder(settings: Settings) -> Path:

@@ -14,7 +14,7 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshkiln.errors import (
     BadParameter,
@@ -39,7 +39,12 @@ from meshkiln.kiln import Kiln
 from meshkiln.request import Request
 from meshkiln.result import Result
 from meshkiln.store.base import Store
+from meshkiln.telemetry import names
+from meshkiln.telemetry.logs import tell
 from meshkiln.workers.processes import Pool
+
+if TYPE_CHECKING:
+    from meshkiln.telemetry.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +90,7 @@ class Service:
         self.succeeded: Succeeded = lambda job, result, led: None
         self.ended: Ended = lambda job: None
         self.paused = False
+        self.traces: Traces | None = None
         self.runs = Runs(AT_ONCE * workers, self.admission.expected, joining)
         self._ends: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -189,6 +195,9 @@ class Service:
             )
         )
         if new:
+            tell("accepted", generation=job.id, engine=ask.engine)
+            if self.traces is not None:
+                self.traces.accepted(job.id)
             self._enqueue(job, request)
         return job
 
@@ -260,6 +269,8 @@ class Service:
         run, joined = self.runs.join(job, request)
         self.logs.tell(job.id, "state", {"state": QUEUED, "joined": True} if joined else {"state": QUEUED})
         if run.begun:
+            if run.trace is not None and self.traces is not None:
+                self.traces.joined(run.trace, job.id)
             for stage in run.told:
                 self.logs.tell(job.id, "stage", stage)
             self._begin(self._begun(job))
@@ -283,9 +294,18 @@ class Service:
         self._leave(job)
 
     async def _run(self, run: Run) -> None:
+        # Begun by whoever made room for it, in whose context it now is.
+        names.request.set("")
+        if self.traces is not None:
+            run.trace = self.traces.generation(list(run.jobs), {"meshkiln.engine": run.request.engine.name})
+        trouble: BaseException | None = None
         try:
             await self._generate(run)
+        except asyncio.CancelledError as cancelled:
+            trouble = cancelled
+            raise
         except Exception as error:
+            trouble = error
             if not isinstance(error, MeshkilnError):
                 log.exception("a generation failed")
             if isinstance(error, PoolClosed) or (isinstance(error, Cancelled) and not self.accepting):
@@ -295,6 +315,8 @@ class Service:
             for job in self.runs.over(run):
                 await self._fail(job, error)
         finally:
+            if run.trace is not None:
+                run.trace.end("succeeded" if trouble is None else "failed", trouble)
             self.runs.over(run)
             self._next()
             self._tell_places()
@@ -317,6 +339,7 @@ class Service:
             client=first.client,
             report=progress.report,
             told=progress.told,
+            trace=run.trace,
             **parameters,
         )
         await asyncio.to_thread(self.jobs.pin, result.digest.hex(), result.data)
@@ -339,6 +362,7 @@ class Service:
     async def _end(self, job: Job, state: str, **changes: Any) -> Job:
         changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=time.time(), **changes)
         self.logs.tell(job.id, "state", of_end(changed), end=True)
+        tell(changed.state, generation=job.id, seconds=round(time.time() - job.created, 3))
         timer = self._timers.pop(job.id, None)
         if timer is not None:
             timer.cancel()

@@ -12,7 +12,7 @@ def remote(upstreams: Upstreams, pool: Pool) -> Runner:
     """A runner that sends every task to `upstreams`; `pool`, whose estimates admission uses, is told what it costs."""
 
     def run(task: Task) -> Ran:
-        question = Question.of(task.inputs[0].data, task.parameters)
+        question = Question.of(task.inputs[0].data, task.parameters, task.trace)
         data, seconds = upstreams.run(question, task.urgency, task.report)
         pool.learn(task.stage, task.parameters, seconds)
         return Ran(Payload(data, task.stage.media_type), seconds)

@@ -55,6 +55,7 @@ class Task:
     client : who asked first, for fairness; "" is nobody in particular
     asked : when its request was asked (`time.monotonic`), so that older generations of a client are finished before
         newer ones are begun; 0 stands for the moment the task arrives
+    trace : context of the span it is run in (W3C traceparent), for servers that are asked to run it
     """
 
     stage: Stage
@@ -64,6 +65,7 @@ class Task:
     report: Callable[[int, int], None]
     client: str = ""
     asked: float = 0.0
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,17 +58,22 @@ class Trouble(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A picture and the parameters it is asked with. body : as JSON, made once for all servers that get it"""
+    """A picture and the parameters it is asked with.
+
+    body : as JSON, made once for all servers that get it
+    trace : context of whoever asks (W3C traceparent), or empty
+    """
 
     body: bytes
     format: str
+    trace: str = ""
 
     @classmethod
-    def of(cls, picture: bytes, parameters: Mapping[str, Scalar]) -> Question:
+    def of(cls, picture: bytes, parameters: Mapping[str, Scalar], trace: str = "") -> Question:
         """What is sent: every parameter, so that no server's default decides."""
         told: dict[str, Any] = {_THEIRS.get(name, name): value for name, value in parameters.items()}
         told["image"] = base64.b64encode(picture).decode()
-        return cls(json.dumps(told).encode(), str(parameters.get("format", "glb")))
+        return cls(json.dumps(told).encode(), str(parameters.get("format", "glb")), trace)
 
 
 def client() -> httpx.AsyncClient:
@@ -80,14 +85,14 @@ def client() -> httpx.AsyncClient:
 
 async def generate(http: httpx.AsyncClient, url: str, question: Question) -> bytes:
     """The mesh, by /generate. Raises Trouble, BadPicture or BadParameter."""
-    status, headers, data = await _asked(http, "POST", f"{url}/generate", question.body)
+    status, headers, data = await _asked(http, "POST", f"{url}/generate", question.body, question.trace)
     _judge(status, headers, data)
     return checked(data, question.format)
 
 
 async def send_and_poll(http: httpx.AsyncClient, url: str, question: Question, report: Report) -> bytes:
     """The mesh, by /send and /status. Raises Trouble, BadPicture or BadParameter."""
-    status, headers, data = await _asked(http, "POST", f"{url}/send", question.body)
+    status, headers, data = await _asked(http, "POST", f"{url}/send", question.body, question.trace)
     _judge(status, headers, data)
     uid = _object(data).get("uid")
     if not isinstance(uid, str) or not uid.replace("-", "").isalnum():
@@ -96,7 +101,7 @@ async def send_and_poll(http: httpx.AsyncClient, url: str, question: Question, r
     missed = 0
     while True:
         try:
-            status, headers, data = await _asked(http, "GET", f"{url}/status/{uid}")
+            status, headers, data = await _asked(http, "GET", f"{url}/status/{uid}", trace=question.trace)
         except Trouble:
             missed += 1
             if missed >= MISSED:
@@ -170,10 +175,12 @@ def checked(data: bytes, format: str) -> bytes:
 
 
 async def _asked(
-    http: httpx.AsyncClient, method: str, url: str, body: bytes | None = None
+    http: httpx.AsyncClient, method: str, url: str, body: bytes | None = None, trace: str = ""
 ) -> tuple[int, httpx.Headers, bytes]:
     """Status, headers and the whole body. Raises Trouble."""
     headers = {"Content-Type": "application/json"} if body is not None else {}
+    if trace:
+        headers["traceparent"] = trace
     data = bytearray()
     try:
         async with http.stream(method, url, content=body, headers=headers) as answer:
