@@ -102,9 +102,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.get("/v1/generations/{id}", tags=["generations"], summary="What became of a generation")
     async def read(id: str) -> Response:
-        if id.startswith(STORED):
-            return JSONResponse(await gateway.stored_document(id))
-        return JSONResponse(gateway.document(await gateway.job(id)))
+        return JSONResponse(await gateway.told(id))
 
     @app.delete("/v1/generations/{id}", tags=["generations"], summary="Cancel, unless it has ended")
     async def cancel(id: str) -> Response:

@@ -105,6 +105,10 @@ class Gateway:
             raise not_found(f"no generation has the id {id!r}")
         return job
 
+    async def told(self, id: str) -> dict[str, Any]:
+        """The document of the generation of that id, whether a job or a stored answer. Raises Problem 404."""
+        return await self.stored_document(id) if id.startswith(STORED) else self.document(await self.job(id))
+
     async def stored_document(self, id: str) -> dict[str, Any]:
         """The document of a stored answer. Raises Problem 404 when it is not stored any more."""
         artifact = await self.results.artifact(id.removeprefix(STORED))

@@ -24,7 +24,7 @@ from meshkiln.engines import upstream
 from meshkiln.engines.base import Engine, engines
 from meshkiln.errors import MeshkilnError, UnknownEngine
 from meshkiln.flights import Flight, Flights
-from meshkiln.gateway import hunyuan3d, operations
+from meshkiln.gateway import feedback, gallery, hunyuan3d, operations
 from meshkiln.gateway.app import make_app
 from meshkiln.gateway.connection import Connection, Shortcut, judge
 from meshkiln.gateway.gateway import Gateway
@@ -119,6 +119,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     service.succeeded, service.ended = metrics.succeeded, metrics.ended
     service.traces = traces = _traces(settings)
     gateway = Gateway(settings, service, metrics)
+    verdicts = feedback.Feedback(jobs_folder(settings))
     history = History(jobs_folder(settings).parent / "history.sqlite" if settings.telemetry else None, time.time)
     if upstreams is not None:
         from meshkiln.gateway.upstream_metrics import UpstreamMetrics
@@ -144,10 +145,13 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
             history.close()
             if traces is not None:
                 await asyncio.to_thread(traces.close)
+            verdicts.close()
             jobs.close()
 
     framework = make_app(gateway, lifespan)
     hunyuan3d.add_routes(framework, gateway)
+    feedback.add_routes(framework, gateway, verdicts)
+    gallery.add_routes(framework, gateway)
     operations.add_routes(framework, gateway, history)
     app: ASGIApp = Counted(framework, metrics)
     hot = HotPath(app, gateway) if settings.hot_path else None

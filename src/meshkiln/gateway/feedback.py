@@ -1,0 +1,118 @@
+"""What people thought of generations, kept beside the jobs for experiments to read; it outlives them.
+
+A row says enough to be read by itself: which engine with which parameters made the mesh under which key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from meshkiln.errors import StoreError
+from meshkiln.gateway.bodies import whole_body
+from meshkiln.gateway.gateway import Gateway
+from meshkiln.gateway.problems import Problem
+
+LONGEST = 16_384
+"""Bytes of a request."""
+
+
+class Verdict(BaseModel):
+    """Thumbs up or down, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    rating: Literal["up", "down"]
+    reason: str = Field("", max_length=2000)
+
+
+class Feedback:
+    """Every verdict given, oldest first. Safe to use from many threads.
+
+    folder : where `feedback.sqlite` is; clock : seconds since the epoch
+    Raises StoreError when it cannot be kept there.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        try:
+            self._rows = sqlite3.connect(folder / "feedback.sqlite", check_same_thread=False, isolation_level=None)
+            self._rows.execute("PRAGMA journal_mode=WAL")
+            self._rows.execute(
+                "CREATE TABLE IF NOT EXISTS feedback (generation TEXT NOT NULL, key TEXT, engine TEXT NOT NULL,"
+                " parameters TEXT NOT NULL, rating TEXT NOT NULL, reason TEXT NOT NULL, given REAL NOT NULL)"
+            )
+            self._rows.execute("CREATE INDEX IF NOT EXISTS by_generation ON feedback (generation)")
+        except sqlite3.Error as error:
+            raise StoreError(f"feedback cannot be kept in {folder}: {error}") from error
+
+    def add(self, document: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+        """Keep `verdict` on the generation of that document; what `latest` then gives. Raises StoreError."""
+        values = (
+            document["id"],
+            document.get("key"),
+            document["engine"],
+            json.dumps(document["parameters"]),
+            verdict.rating,
+            verdict.reason,
+            given := self._clock(),
+        )
+        try:
+            with self._lock:
+                self._rows.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        except sqlite3.Error as error:
+            raise StoreError(f"the feedback cannot be kept: {error}") from error
+        return {"rating": verdict.rating, "reason": verdict.reason, "given": given}
+
+    def latest(self, generation: str) -> dict[str, Any] | None:
+        """The last verdict on a generation."""
+        with self._lock:
+            row = self._rows.execute(
+                "SELECT rating, reason, given FROM feedback WHERE generation = ? ORDER BY rowid DESC LIMIT 1",
+                (generation,),
+            ).fetchone()
+        return None if row is None else dict(zip(("rating", "reason", "given"), row, strict=True))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._rows.close()
+
+
+def add_routes(app: FastAPI, gateway: Gateway, feedback: Feedback) -> None:
+    """Serve `/v1/generations/{id}/feedback`."""
+    schema = {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": Verdict.model_json_schema()}}}
+    }
+
+    @app.post(
+        "/v1/generations/{id}/feedback",
+        tags=["generations"],
+        summary="Say what you think of it",
+        description="Kept with the generation; the latest counts.",
+        openapi_extra=schema,
+    )
+    async def give(id: str, request: Request) -> Response:
+        document = await gateway.told(id)
+        try:
+            verdict = Verdict.model_validate_json(await whole_body(request, LONGEST))
+        except ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+            raise Problem(422, "bad-parameter", "A parameter is unknown or out of range", told) from None
+        return JSONResponse(await asyncio.to_thread(feedback.add, document, verdict))
+
+    @app.get("/v1/generations/{id}/feedback", tags=["generations"], summary="What was thought of it last, or null")
+    async def given(id: str) -> Response:
+        await gateway.told(id)
+        return JSONResponse(await asyncio.to_thread(feedback.latest, id))

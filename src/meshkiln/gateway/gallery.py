@@ -1,0 +1,63 @@
+"""What the store holds of finished meshes, newest first."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import JSONResponse
+
+from meshkiln.gateway import previews
+from meshkiln.gateway.gateway import Gateway
+from meshkiln.gateway.purge import entries
+from meshkiln.gateway.represent import STORED
+from meshkiln.kiln import Kiln
+from meshkiln.store.base import Store
+from meshkiln.store.rows import Entry
+
+
+def newest(store: Store, kilns: Mapping[str, Kiln], limit: int, before: float) -> list[dict[str, Any]]:
+    """At most `limit` meshes stored before that time (seconds since the epoch). Looks through the store: blocks."""
+    last = {(name, kiln.engine.stages[-1].name) for name, kiln in kilns.items()}
+    meshes = (
+        entry
+        for entry in entries(store)
+        if entry.created < before and (entry.provenance.get("engine"), entry.provenance.get("stage")) in last
+    )
+    return [_document(entry) for entry in heapq.nlargest(limit, meshes, key=lambda entry: entry.created)]
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    key, told = entry.key.hex(), entry.provenance
+    costs = told.get("costs")
+    return {
+        "key": key,
+        "media_type": entry.media_type,
+        "bytes": entry.size,
+        "created": entry.created,
+        "engine": told.get("engine"),
+        "parameters": told.get("parameters"),
+        "source": told.get("source"),
+        "cost_seconds": sum(costs.values()) if isinstance(costs, dict) else entry.cost,
+        "links": {
+            "self": f"/v1/artifacts/{key}",
+            "generation": f"/v1/generations/{STORED}{key}",
+            "preview": previews.link(key),
+        },
+    }
+
+
+def add_routes(app: FastAPI, gateway: Gateway) -> None:
+    """Serve `/v1/artifacts`."""
+
+    @app.get("/v1/artifacts", tags=["artifacts"], summary="Meshes in the store, newest first")
+    async def listing(
+        limit: int = Query(24, ge=1, le=200),
+        before: float | None = Query(None, ge=0, le=1e12, description="`next` of the page before"),
+    ) -> Response:
+        until = float("inf") if before is None else before
+        found = await asyncio.to_thread(newest, gateway.store, gateway.service.kilns, limit, until)
+        return JSONResponse({"artifacts": found, "next": found[-1]["created"] if len(found) == limit else None})
