@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from meshkiln.gateway.problems import MEDIA_TYPE, Problem
@@ -39,11 +40,22 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._since = self.loop.time()
         self._unsent, self._unsent_since = 0, 0.0
+        self._dated: list[tuple[bytes, bytes]] | None = None
+        self._ending = b""
 
     def data_received(self, data: bytes) -> None:
         """As the server's, with a bound on heads."""
         within = self._in_head
-        super().data_received(data)
+        # The server's own does the same, by two calls more for each piece.
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        except httptools.HttpParserUpgrade:
+            pass  # nothing is upgraded to: it is answered as an ordinary request
         # What a head begins with may share its piece with the end of a body, and is not counted.
         if within and self._in_head:
             self._head_bytes += len(data)
@@ -52,18 +64,21 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         # What the server's own does besides is put off until it is needed.
-        self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._in_head, self._head_bytes, self._answered = True, 0, False
-        self._since = self.loop.time()
+        self.url, self.headers = b"", []
+        self._in_head, self._head_bytes, self._answered, self._since = True, 0, False, 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._head_bytes = False, 0
+        self._in_head = False
         if self._shortcut is not None and self._answer(self._shortcut):
             self._answered = True
             return
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
+        self.url = url
+        self.expect_100_continue = any(name == b"expect" and v.lower() == b"100-continue" for name, v in headers)
         self.headers += headers
         super().on_headers_complete()
 
@@ -77,21 +92,22 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, shortcut: Shortcut) -> bool:
         """Answer at once, if that is all there is to do and it is this request's turn."""
-        cycle = self.cycle
-        if self.flow.write_paused or not (cycle is None or cycle.response_complete) or self.pipeline:
+        parser, cycle = self.parser, self.cycle
+        if parser.get_method() != b"GET" or not (cycle is None or cycle.response_complete) or self.pipeline:
             return False
-        parser = self.parser
-        if parser.get_method() != b"GET" or not parser.should_keep_alive() or self.transport.is_closing():
+        if self.flow.write_paused or not parser.should_keep_alive() or self.transport.is_closing():
             return False
         found = shortcut(self.url, self.headers)
         if found is None:
             return False
         head, body = found
-        date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        if self._dated is not self.server_state.default_headers:
+            self._dated = self.server_state.default_headers  # a new list each second
+            self._ending = b"".join(b"%b: %b\r\n" % header for header in self._dated) + b"\r\n"
         if len(body) < JOINED:
-            self.transport.write(b"%b%b\r\n%b" % (head, date, body))
+            self.transport.write(head + self._ending + body)
         else:
-            self.transport.write(b"%b%b\r\n" % (head, date))
+            self.transport.write(head + self._ending)
             self.transport.write(body)
         return True
 
@@ -121,6 +137,7 @@ class Connection(HttpToolsProtocol):
         elif now - self._unsent_since > STALLED_SECONDS:
             self.transport.abort()
             return
+        self._since = self._since or now  # asking for the time at each request costs more than a late start here
         # The server's own timer closes kept-alive connections; it stops at the next byte, whatever that is.
         without = self._in_head or self.cycle is None or self.cycle.response_complete
         if without and self.timeout_keep_alive_task is None and now - self._since > HEAD_SECONDS:
