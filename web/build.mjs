@@ -18,6 +18,7 @@ await build({
   outdir: out,
   chunkNames: "shared-[hash]",
   bundle: true,
+  external: ["/studio/*"],
   format: "esm",
   splitting: true,
   minify: true,

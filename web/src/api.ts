@@ -9,11 +9,13 @@ export interface Stage {
   seconds: number;
   bytes: number;
   joined: boolean;
+  /** When what was found had been computed, in seconds since 1970. */
+  made?: number | null;
 }
 
 export interface Feedback {
-  rating: number;
-  reason?: string | null;
+  rating: "up" | "down";
+  reason: string;
 }
 
 export interface Generation {
@@ -28,14 +30,13 @@ export interface Generation {
   position: number | null;
   estimated_seconds: number | null;
   error: { title: string; detail?: string } | null;
-  links: { self: string; events: string; artifact?: string; formats?: Record<string, string>; preview?: string };
+  links: { self: string; events: string; artifact?: string; formats?: Record<string, string>; previews?: Record<string, string> };
   key?: string;
   bytes?: number;
   media_type?: string;
   stages?: Stage[];
   cost_seconds?: number;
   saved_seconds?: number;
-  feedback?: Feedback | null;
 }
 
 export interface Parameter {
@@ -135,12 +136,13 @@ export async function read<T>(path: string, init?: RequestInit): Promise<T> {
   return (await ask(path, init)).json() as Promise<T>;
 }
 
-export function generate(picture: Blob, query: Record<string, string>): Promise<Generation> {
+export function generate(picture: Blob, query: Record<string, string>, signal: AbortSignal | null = null): Promise<Generation> {
   const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream";
   return read(`/v1/generations?${new URLSearchParams(query)}`, {
     method: "POST",
     headers: { "Content-Type": type },
     body: picture,
+    signal,
   });
 }
 

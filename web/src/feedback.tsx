@@ -1,39 +1,50 @@
 // Thumbs, and why: kept with the generation.
 
-import { useState } from "preact/hooks";
-import { ask, type Feedback } from "./api";
+import { useEffect, useState } from "preact/hooks";
+import { ask, read, type Feedback } from "./api";
 
 const REASONS = ["wrong shape", "holes or bumps", "bad texture", "wrong cut-out", "wrong back side"];
 
-export function Verdict(props: { generation: string; given: Feedback | null; say: (what: string) => void }) {
-  const [rating, setRating] = useState(props.given?.rating ?? 0);
-  const [reason, setReason] = useState(props.given?.reason ?? "");
+function Thumb(props: { down?: boolean }) {
+  return (
+    <svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true" class={props.down ? "turned" : ""}>
+      <path d="M7 11v9H4v-9zm0 0 4-8c1.5 0 2.5 1 2.5 2.5V9H19c1.2 0 2 1 1.8 2.2l-1.2 7A2.2 2.2 0 0 1 17.4 20H7"
+        fill="none" stroke="currentColor" stroke-width="1.8" stroke-linejoin="round" stroke-linecap="round" />
+    </svg>
+  );
+}
+
+export function Verdict(props: { generation: string }) {
+  const [rating, setRating] = useState<Feedback["rating"] | null>(null);
+  const [reason, setReason] = useState("");
   const [told, setTold] = useState("");
-  const send = async (rating: number, reason: string) => {
+  const where = `/v1/generations/${props.generation}/feedback`;
+  useEffect(() => {
+    read<Feedback | null>(where).then((given) => {
+      if (given) {
+        setRating(given.rating);
+        setReason(given.reason);
+      }
+    }, () => undefined);
+  }, [where]);
+  const send = async (rating: Feedback["rating"], reason: string) => {
+    setRating(rating);
     try {
-      await ask(`/v1/generations/${props.generation}/feedback`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ rating, reason }),
-      });
+      await ask(where, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ rating, reason }) });
       setTold("Kept with this mesh. Thank you.");
     } catch (error) {
       setTold(`Not kept: ${(error as Error).message}`);
     }
   };
-  const rate = (to: number) => {
-    setRating(to);
-    void send(to, reason);
-  };
   return (
     <div class="verdict">
       <div class="row" role="group" aria-label="Is it good?">
-        <span>Is it good?</span>
-        <button type="button" aria-pressed={rating > 0} aria-label="Yes, it is good" onClick={() => rate(1)}>👍</button>
-        <button type="button" aria-pressed={rating < 0} aria-label="No, it is not good" onClick={() => rate(-1)}>👎</button>
+        <span class="quiet">Is it good?</span>
+        <button type="button" class="icon" aria-pressed={rating === "up"} aria-label="Yes, it is good" onClick={() => void send("up", reason)}><Thumb /></button>
+        <button type="button" class="icon" aria-pressed={rating === "down"} aria-label="No, it is not good" onClick={() => void send("down", reason)}><Thumb down /></button>
         <span class="quiet" role="status">{told}</span>
       </div>
-      {rating !== 0 && (
+      {rating !== null && (
         <form class="row" onSubmit={(event) => { event.preventDefault(); void send(rating, reason); }}>
           <label class="inline">Why? <input type="text" maxLength={500} list="reasons" value={reason} onInput={(e) => setReason(e.currentTarget.value)} /></label>
           <datalist id="reasons">{REASONS.map((text) => <option key={text} value={text} />)}</datalist>

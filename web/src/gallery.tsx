@@ -1,21 +1,50 @@
-// What the store holds, newest first.
+// What the store holds, newest first. One mesh may be there in several formats: they are one entry, and go together.
 
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
+import { Ready } from "./item";
 import { ago, bytes, seconds } from "./words";
 
-interface Page {
-  generations: api.Generation[];
-  next: string | null;
+interface Stored {
+  key: string;
+  media_type: string;
+  bytes: number;
+  created: number;
+  engine: string;
+  parameters: Record<string, unknown> | null;
+  source: string | null;
+  cost_seconds: number;
+  links: { self: string; generation: string; preview: string };
 }
 
-export function Gallery(props: { made: number; say: (what: string) => void }) {
-  const [shown, setShown] = useState<api.Generation[]>([]);
-  const [next, setNext] = useState<string | null>(null);
-  const load = useCallback(async (cursor: string | null) => {
+interface Shape {
+  name: string;
+  files: Stored[];
+}
+
+/** Entries of one mesh together: same picture, same engine, same parameters but for the file's own. */
+function shapes(stored: Stored[]): Shape[] {
+  const found = new Map<string, Shape>();
+  for (const one of stored) {
+    const { format, size, ...rest } = one.parameters ?? {};
+    const name = one.source ? JSON.stringify([one.engine, one.source, Object.entries(rest).sort()]) : one.key;
+    const shape = found.get(name);
+    if (shape) shape.files.push(one);
+    else found.set(name, { name, files: [one] });
+  }
+  return [...found.values()];
+}
+
+const glb = (shape: Shape): Stored | undefined => shape.files.find((file) => file.media_type === "model/gltf-binary");
+
+export function Gallery(props: { made: number; engines: api.Engine[]; say: (what: string) => void }) {
+  const [stored, setStored] = useState<Stored[] | null>(null);
+  const [next, setNext] = useState<number | null>(null);
+  const [open, setOpen] = useState<Shape | null>(null);
+  const load = useCallback(async (before: number | null) => {
     try {
-      const page = await api.read<Page>(`/v1/generations?state=succeeded&limit=24${cursor ? `&cursor=${cursor}` : ""}`);
-      setShown((before) => (cursor ? [...before, ...page.generations] : page.generations));
+      const page = await api.read<{ artifacts: Stored[]; next: number | null }>(`/v1/artifacts?limit=24${before ? `&before=${before}` : ""}`);
+      setStored((held) => (before ? [...(held ?? []), ...page.artifacts] : page.artifacts));
       setNext(page.next);
     } catch {
       // away: loaded again when it is back
@@ -23,31 +52,72 @@ export function Gallery(props: { made: number; say: (what: string) => void }) {
   }, []);
   useEffect(() => void load(null), [props.made]);
   useEffect(() => api.onPresence((here) => here && void load(null)), []);
-  const forget = async (generation: api.Generation) => {
-    try {
-      await api.ask(`/v1/cache/${generation.key}`, { method: "DELETE" });
-    } catch (error) {
-      if (!(error instanceof api.Problem && error.status === 404)) return props.say((error as Error).message);
+  const forget = async (shape: Shape) => {
+    for (const file of shape.files) {
+      try {
+        await api.ask(`/v1/cache/${file.key}`, { method: "DELETE" });
+      } catch (error) {
+        if (!(error instanceof api.Problem && error.status === 404)) return props.say((error as Error).message);
+      }
     }
-    setShown((before) => before.filter((one) => one.key !== generation.key));
+    setStored((held) => (held ?? []).filter((one) => !shape.files.includes(one)));
     props.say("Deleted from the store");
   };
-  const seen = new Set<string>();
-  const distinct = shown.filter((one) => one.key && !seen.has(one.key) && seen.add(one.key));
-  if (!distinct.length) return null;
+  if (stored === null) return null;
+  const held = shapes(stored);
   return (
-    <section aria-labelledby="gallery">
+    <section aria-labelledby="gallery" class="kept">
       <h2 id="gallery">In the store</h2>
+      {held.length === 0 && <p class="empty">Nothing yet. Meshes that are made are kept here, and the same picture is never worked on twice.</p>}
       <ul class="gallery">
-        {distinct.map((one) => (
-          <li key={one.id}>
-            <a href={one.links.artifact}>{one.engine}, {ago(one.created)}</a>
-            <span class="quiet">{bytes(one.bytes ?? 0)}, cost {seconds(one.cost_seconds ?? 0)}</span>
-            <button type="button" class="plain" onClick={() => void forget(one)} aria-label={`Delete the mesh made ${ago(one.created)}`}>Delete</button>
-          </li>
-        ))}
+        {held.map((shape) => <Card key={shape.name} shape={shape} open={() => setOpen(shape)} forget={() => void forget(shape)} />)}
       </ul>
-      {next && <button type="button" onClick={() => void load(next)}>More</button>}
+      {next !== null && <button type="button" onClick={() => void load(next)}>Show more</button>}
+      {open && <Sheet shape={open} engines={props.engines} say={props.say} close={() => setOpen(null)} />}
     </section>
+  );
+}
+
+function Card(props: { shape: Shape; open: () => void; forget: () => void }) {
+  const first = props.shape.files[0]!;
+  const shown = glb(props.shape) ?? first;
+  const [gone, setGone] = useState(false);
+  const what = `the mesh made ${ago(first.created)}`;
+  return (
+    <li>
+      <button type="button" class="look" onClick={props.open} aria-label={`Look at ${what}`}>
+        {gone ? <span class="noimage" /> : <img src={shown.links.preview} alt="" width="384" height="384" loading="lazy" onError={() => setGone(true)} />}
+      </button>
+      <div class="about">
+        <span><strong>{first.engine}</strong> <span class="quiet">{ago(first.created)}</span></span>
+        <button type="button" class="plain" onClick={props.forget} aria-label={`Delete ${what}`}>Delete</button>
+      </div>
+      <span class="quiet small">{bytes(shown.bytes)}, took {seconds(first.cost_seconds)} to make</span>
+    </li>
+  );
+}
+
+function Sheet(props: { shape: Shape; engines: api.Engine[]; say: (what: string) => void; close: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [document, setDocument] = useState<api.Generation | null>(null);
+  const [problem, setProblem] = useState("");
+  const file = glb(props.shape) ?? props.shape.files[0]!;
+  useEffect(() => {
+    dialog.current?.showModal();
+    api.read<api.Generation>(file.links.generation).then(setDocument, (error: Error) => setProblem(error.message));
+  }, []);
+  const name = `mesh-${file.key.slice(0, 8)}`;
+  return (
+    <dialog ref={dialog} class="sheet" aria-labelledby="stored" onClose={props.close}>
+      <div class="head">
+        <h2 id="stored">Made {ago(file.created)}</h2>
+        <button type="button" class="plain" onClick={() => dialog.current?.close()} aria-label="Close">✕</button>
+      </div>
+      {problem && <p class="problem" role="alert">{problem}</p>}
+      {document && (
+        <Ready item={{ id: "", name, query: {}, answered: null }} document={document} format="glb" say={props.say}
+          engine={props.engines.find((engine) => engine.name === document.engine)} />
+      )}
+    </dialog>
   );
 }

@@ -9,6 +9,9 @@ import { pictureOf } from "./kept";
 import { Model } from "./model";
 import { bytes, computed, DOING, provenance, seconds } from "./words";
 
+/** What a finished mesh needs to be told of its picture. id : where the picture is kept in this browser, or "" */
+export type Subject = Pick<Item, "id" | "name" | "query" | "answered">;
+
 const STATES: Record<Item["state"], string> = {
   sending: "Sending",
   queued: "Waiting",
@@ -41,6 +44,7 @@ export function ItemView(props: {
   const { item, engine, open } = props;
   const picture = usePicture(item.id);
   const [repairing, setRepairing] = useState(false);
+  const [kept, setKept] = useState(false);
   const [broken, setBroken] = useState(false);
   const cutout = broken ? null : item.cutout;
   const body = `body-${item.id}`;
@@ -49,7 +53,7 @@ export function ItemView(props: {
   const repaired = async (png: Blob) => {
     setRepairing(false);
     if (!over(item)) await cancel(item.id);
-    const id = await add(png, item.name, { ...item.query, matte: "alpha" }, true);
+    const id = await add(png, item.name, { ...item.query, ...(takesAlpha(engine) ? { matte: "alpha" } : { remove_background: "false" }) }, true);
     props.select(id);
     props.say("The repaired cut-out is sent");
   };
@@ -81,7 +85,12 @@ export function ItemView(props: {
               {picture && <img class={cutout ? "checker" : ""} src={cutout ?? picture} alt={cutout ? `The subject cut out of ${item.name}` : item.name} onError={() => setBroken(true)} />}
               <figcaption>
                 <span>{cutout ? (item.repaired ? "Your cut-out" : "The cut-out: what becomes a mesh") : "The picture"}</span>
-                {picture && <button type="button" onClick={() => setRepairing(true)}>Repair with a brush</button>}
+                {picture && (
+                  <span class="row">
+                    {cutout && !kept && !item.repaired && <button type="button" onClick={() => { setKept(true); props.say("The cut-out is kept"); }}>Keep it</button>}
+                    <button type="button" onClick={() => setRepairing(true)}>Repair it</button>
+                  </span>
+                )}
               </figcaption>
             </figure>
             {item.document && item.state === "succeeded" ? (
@@ -148,7 +157,10 @@ function nowDoing(item: Item): string {
   return `${doing[0]!.toUpperCase()}${doing.slice(1)}${step}${shared}`;
 }
 
-function Ready(props: { item: Item; document: api.Generation; engine: api.Engine | undefined; format: string; say: (what: string) => void }) {
+const takesAlpha = (engine: api.Engine | undefined): boolean => engine?.parameters.some((p) => p.name === "matte") ?? true;
+
+/** A finished mesh: to be looked at, told about, downloaded and judged. */
+export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: (what: string) => void }) {
   const { item, document } = props;
   const millimetres = Number(item.query.size ?? props.engine?.parameters.find((p) => p.name === "size")?.default ?? 100);
   return (
@@ -156,14 +168,14 @@ function Ready(props: { item: Item; document: api.Generation; engine: api.Engine
       <Model url={document.links.artifact!} name={item.name} millimetres={millimetres} />
       <p class="provenance">{provenance(document, props.engine, item.answered)}. <span class="quiet">{bytes(document.bytes ?? 0)}</span></p>
       <Downloads {...props} />
-      <Verdict generation={document.id} given={document.feedback ?? null} say={props.say} />
+      <Verdict generation={document.id} />
     </div>
   );
 }
 
 const EXTENSIONS: Record<string, string> = { obj: "zip" };
 
-function Downloads(props: { item: Item; document: api.Generation; format: string; say: (what: string) => void }) {
+function Downloads(props: { item: Subject; document: api.Generation; format: string; say: (what: string) => void }) {
   const { item, document, say } = props;
   const [busy, setBusy] = useState<string | null>(null);
   const [problem, setProblem] = useState("");

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
-import { dropItem, keepItem, keepPicture, keptItems, onOtherTab, pictureOf } from "./kept";
+import { dropItem, keepItem, keepPicture, keptItem, keptItems, onOtherTab, pictureOf } from "./kept";
 
 export type ItemState = "sending" | api.State;
 
@@ -42,6 +42,7 @@ const POLL = 1500;
 const items = new Map<string, Item>();
 const views = new Set<() => void>();
 const streams = new Map<string, EventSource>();
+const posts = new Map<string, AbortController>();
 let waking = 0;
 
 const idle = (): Live => ({ stage: null, step: 0, steps: 0, position: null, joined: false, done: {} });
@@ -92,34 +93,49 @@ export async function add(picture: Blob, name: string, query: Record<string, str
   };
   await keepPicture(id, picture);
   changed(item);
-  void send(id);
+  void dispatch(id);
   return id;
 }
 
-/** Post an item's picture (again). */
+/** Post an item's picture again, whatever became of it. */
 export async function send(id: string): Promise<void> {
+  update(id, { state: "sending", problem: null, document: null, generation: null, live: idle() });
+  await dispatch(id);
+}
+
+/** Post an item's picture unless that is done. Of several tabs one does; a page that was reloaded waits for its former self to be gone. */
+async function dispatch(id: string): Promise<void> {
+  // Plain HTTP elsewhere than on loopback has no locks: there a picture may be posted twice, and is made once.
+  if (navigator.locks) await navigator.locks.request(`meshkiln.send.${id}`, () => post(id));
+  else await post(id);
+}
+
+async function post(id: string): Promise<void> {
+  const kept = keptItem(id);
+  if (kept !== null) takeIn(kept);
   const item = items.get(id);
+  if (!item || item.state !== "sending") return;
   const picture = await pictureOf(id);
-  if (!item) return;
   if (!picture) {
     return update(id, { state: "failed", problem: { title: "The picture is gone", detail: "add it again" } });
   }
-  update(id, { state: "sending", problem: null, document: null, generation: null, live: idle() });
   const begun = performance.now();
+  const abort = new AbortController();
+  posts.set(id, abort);
   try {
-    const document = await api.generate(picture, item.query);
-    if (!items.has(id)) return void cancelOnServer(document.id);
+    const document = await api.generate(picture, item.query, abort.signal);
+    if (items.get(id)?.state !== "sending") return void cancelOnServer(document.id);
     const answered = document.state === "succeeded" ? performance.now() - begun : null;
     update(id, { generation: document.id, answered });
     took(id, document);
     follow();
   } catch (error) {
-    if (error instanceof api.Away) return; // sent when the server is back
+    if (abort.signal.aborted || error instanceof api.Away) return; // sent when the server is back
     const problem = error as api.Problem;
     if (problem.status === 503) {
       const seconds = Math.max(1, problem.retryAfter);
       update(id, { problem: { title: problem.title, detail: `${problem.detail}; asking again in ${Math.ceil(seconds)} s` } });
-      setTimeout(() => items.get(id)?.state === "sending" && void send(id), seconds * 1000);
+      setTimeout(() => items.get(id)?.state === "sending" && void dispatch(id), seconds * 1000);
       return;
     }
     update(id, { state: "failed", problem: { title: problem.title ?? "Not sent", detail: problem.detail ?? problem.message } });
@@ -137,7 +153,11 @@ async function cancelOnServer(generation: string): Promise<api.Generation | null
 export async function cancel(id: string): Promise<void> {
   const item = items.get(id);
   if (!item || over(item)) return;
-  if (!item.generation) return update(id, { state: "cancelled" });
+  if (!item.generation) {
+    update(id, { state: "cancelled" });
+    posts.get(id)?.abort();
+    return;
+  }
   const document = await cancelOnServer(item.generation);
   if (document) took(id, document);
 }
@@ -156,7 +176,7 @@ export function remove(id: string): void {
 
 /** What the server says of an item's generation. */
 export function took(id: string, document: api.Generation): void {
-  const cutout = document.links.preview ?? items.get(id)?.cutout ?? null;
+  const cutout = document.links.previews?.matte ?? items.get(id)?.cutout ?? null;
   update(id, { document, cutout, state: document.state, problem: document.error ? { title: document.error.title, detail: document.error.detail ?? "" } : null });
   if (["succeeded", "failed", "cancelled"].includes(document.state)) {
     streams.get(id)?.close();
@@ -179,7 +199,9 @@ async function refresh(id: string): Promise<void> {
 /** Keep an eye on what is unfinished: the oldest by event stream, the others by asking now and then. */
 function follow(): void {
   const open = [...items.values()].filter((item) => item.generation && !over(item)).sort((a, b) => a.added - b.added);
-  for (const item of open) if (streams.size < STREAMS && !streams.has(item.id)) listen(item);
+  // A tab nobody looks at gives its connections to those that somebody does.
+  if (document.hidden) for (const id of [...streams.keys()]) hush(id);
+  else for (const item of open) if (streams.size < STREAMS && !streams.has(item.id)) listen(item);
   clearTimeout(waking);
   const others = open.filter((item) => !streams.has(item.id));
   if (others.length) {
@@ -188,6 +210,11 @@ function follow(): void {
       follow();
     }, POLL);
   }
+}
+
+function hush(id: string): void {
+  streams.get(id)?.close();
+  streams.delete(id);
 }
 
 function listen(item: Item): void {
@@ -204,11 +231,13 @@ function listen(item: Item): void {
     const told = data(event);
     const now = items.get(id);
     if (!now) return;
-    if (told.preview) update(id, { cutout: told.preview });
+    if (told.preview && told.stage === "matte") update(id, { cutout: told.preview });
     if (told.state === "done") {
       const source = told.joined ? "joined" : told.source;
       live({ done: { ...now.live.done, [told.stage]: { source, seconds: told.seconds ?? 0 } } });
-    } else live({ stage: told.stage, step: 0, steps: 0, position: null });
+      return;
+    }
+    live({ stage: told.stage, step: 0, steps: 0, position: null });
   });
   source.addEventListener("step", (event) => {
     const told = data(event);
@@ -245,6 +274,7 @@ export function start(): void {
     for (const view of views) view();
     follow();
   });
+  document.addEventListener("visibilitychange", follow);
   api.onPresence((here) => here && resume());
   resume();
 }
@@ -270,6 +300,6 @@ function resume(): void {
       streams.get(item.id)?.close();
       streams.delete(item.id);
       void refresh(item.id).then(follow);
-    } else void send(item.id);
+    } else void dispatch(item.id);
   }
 }

@@ -12,6 +12,14 @@ export function keptItems(): string[] {
   }
 }
 
+export function keptItem(id: string): string | null {
+  try {
+    return localStorage.getItem(PREFIX + id);
+  } catch {
+    return null;
+  }
+}
+
 export function keepItem(id: string, text: string): void {
   try {
     localStorage.setItem(PREFIX + id, text);

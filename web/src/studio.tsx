@@ -59,7 +59,7 @@ function Studio() {
           </ol>
         </section>
       )}
-      <Gallery made={ready} say={say} />
+      <Gallery made={ready} engines={engines} say={say} />
     </Frame>
   );
 }

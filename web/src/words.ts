@@ -73,12 +73,21 @@ export function provenance(document: Generation, engine: Engine | undefined, ans
     const first = ran.find((stage) => stages.indexOf(stage) > stages.indexOf(last)) ?? ran[0]!;
     const resolution = first.stage === "decode" ? document.parameters.octree_resolution ?? defaultOf(engine, "octree_resolution") : null;
     const again = AGAIN[first.stage] ?? `${first.stage} computed`;
-    return `Reused ${THING[last.stage] ?? last.stage} from ${place(last.source as string)}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
+    const when = last.made ? ` of ${day(last.made)}` : "";
+    return `Reused ${THING[last.stage] ?? last.stage}${when} from ${place(last.source as string)}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
   }
   return `Made from nothing in ${seconds(took)} of computing${worth}`;
 }
 
 const defaultOf = (engine: Engine | undefined, name: string): unknown => engine?.parameters.find((p) => p.name === name)?.default;
+
+/** A day near enough to be called by its name. at : seconds since 1970 */
+function day(at: number): string {
+  const made = new Date(at * 1000);
+  if (made.toDateString() === new Date().toDateString()) return "today";
+  const near = Date.now() / 1000 - at < 6 * 86400;
+  return made.toLocaleDateString("en", near ? { weekday: "long" } : { day: "numeric", month: "long", year: "numeric" });
+}
 
 /** How long ago, roughly. at : seconds since 1970 */
 export function ago(at: number): string {
