@@ -155,17 +155,17 @@ class BareLoop:
         return seconds, made[self.engine.stages[-1].name]
 
     def curve(self) -> dict[str, dict[str, float]]:
-        """Items per second by stage and batch size; sets `batches` to the best sizes."""
+        """Items per second by stage and batch size; sets `batches` to the best of those that the stage allows."""
         made: dict[str, list[Value]] = {PICTURE: list(self.pictures)}
         curve = {}
         for stage in self.engine.stages:
             self._stage(stage, made)  # loads what it needs
             rates = {}
             for size in SIZES:
-                if size <= max(1, stage.batch):
-                    self.batches[stage.name] = size
-                    rates[size] = len(self.pictures) / min(self._stage(stage, made) for _ in range(2))
-            self.batches[stage.name] = max(rates, key=rates.__getitem__)
+                self.batches[stage.name] = size
+                rates[size] = len(self.pictures) / min(self._stage(stage, made) for _ in range(2))
+            fit = [size for size in rates if size <= max(1, stage.batch)]
+            self.batches[stage.name] = max(fit, key=rates.__getitem__)
             curve[stage.name] = {str(size): rate for size, rate in rates.items()}
         return curve
 

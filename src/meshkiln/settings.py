@@ -32,6 +32,9 @@ class Settings:
     port: int = _setting(8081, "port to listen on; 0 takes a free one", 0, 65535)
     engine: str = _setting("inflate", "engine that serves requests which name none")
     recipe: str = _setting("fast", "recipe of requests which name none, for engines that have it")
+    execution_provider: str = _setting(
+        "cpu", "where the learned engine's graphs run: cpu; or cuda, tensorrt, openvino, coreml (not yet run)"
+    )
     workers: int = _setting(0, "worker processes; 0 is one per core", 0, 256)
     upstreams: tuple[str, ...] = _setting((), "servers that engine `upstream` sends to, as URLs")
     upstream_model: str = _setting("", "name of the model the upstreams serve; part of every key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import click
 from meshkiln.cli import show
 from meshkiln.engines.base import Engine
 from meshkiln.engines.base import engines as registered
-from meshkiln.errors import BadInput
+from meshkiln.errors import BadInput, MeshkilnError
 from meshkiln.output import check_writable, write_whole
 
 
@@ -30,6 +31,8 @@ def engines(as_json: bool) -> None:
         out.print(f"  formats: {', '.join(engine.formats)}")
         for name, parameters in engine.recipes.items():
             out.print(f"  recipe {name}: " + ", ".join(f"{key}={value}" for key, value in parameters.items()))
+        if engine.measured:
+            out.print(f"  {_measured(engine.measured)}")
         rows = show.table("parameter", "default", "matters to")
         rows.add_column("", overflow="fold")
         for parameter in engine.parameters:
@@ -37,6 +40,15 @@ def engines(as_json: bool) -> None:
             told = f"{parameter.help}: {parameter.allowed()}"
             rows.add_row(parameter.name, str(parameter.default), stages, told)
         out.print(rows)
+
+
+def _measured(path: str) -> str:
+    """How an engine's runtime was tuned to this machine, or why that cannot be told."""
+    module, _, name = path.partition(":")
+    try:
+        return str(getattr(import_module(module), name)())
+    except (MeshkilnError, ImportError) as error:
+        return f"its runtime was not measured: {error}"
 
 
 def _as_json(engine: Engine) -> dict[str, object]:

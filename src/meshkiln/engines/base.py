@@ -191,6 +191,8 @@ class Engine:
     parameters : every parameter a request may give
     formats : export formats, name -> media type; the parameter `format` chooses
     recipes : name -> parameters it stands for; resolved before keys
+    measured : import path "module:function" of what tells, in words, how its runtime was tuned to this machine; it
+        measures when that was never done
     limits : what one parameter may be at most while another has one of some values: (name, most, other, values)
     """
 
@@ -201,6 +203,7 @@ class Engine:
     formats: Mapping[str, str] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     limits: tuple[tuple[str, float, str, tuple[Scalar, ...]], ...] = ()
+    measured: str = ""
 
     def __post_init__(self) -> None:
         known = {PICTURE}

@@ -143,5 +143,6 @@ ENGINE = Engine(
     ),
     formats=FORMATS,
     recipes=RECIPES,
+    measured="meshkiln.engines.vecset.runtime:measured",
     limits=(("steps", 8, "model", (sampling.STUDENT,)),),
 )

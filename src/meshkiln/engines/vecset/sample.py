@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 def warm() -> None:
-    """Load the graphs that the default recipe wants; the teacher's waits to be asked for where there is a student."""
+    """Load the graph that the default recipe wants; the teacher's waits to be asked for where there is a student."""
+    runtime.measured()
     runtime.session("student.onnx" if "student.onnx" in manifest().files else "flow.onnx")
 
 
@@ -71,7 +72,7 @@ def noise(seed: int, shape: tuple[int, ...]) -> F32:
 
 
 def answers(asked: Sequence[tuple[int, Ask]], tokens: Sequence[F32]) -> Answers:
-    """Velocities (L, D), one call to each network that is asked.
+    """Velocities (L, D), in calls of so many asks as the machine does best.
 
     tokens : (T, C) of each item
     """
@@ -80,18 +81,22 @@ def answers(asked: Sequence[tuple[int, Ask]], tokens: Sequence[F32]) -> Answers:
         where = [at for at, (_, ask) in enumerate(asked) if (ask.stride > 0) == student]
         if not where:
             continue
-        asks = [asked[at][1] for at in where]
-        given = {
-            "x": np.stack([ask.x for ask in asks]),
-            "t": np.array([ask.t for ask in asks], np.float32),
-            "tokens": np.stack([tokens[asked[at][0]] if asked[at][1].conditional else _null() for at in where]),
-        }
-        if student:
-            made = runtime.run("student.onnx", d=np.array([ask.stride for ask in asks], np.float32), **given)
-        else:
-            made = runtime.run("flow.onnx", **given)
-        found.update(zip(where, made, strict=True))
+        for first in range(0, len(where), runtime.batch()):
+            part = where[first : first + runtime.batch()]
+            found.update(zip(part, _call([asked[at] for at in part], tokens, student), strict=True))
     return [found[at] for at in range(len(asked))]
+
+
+def _call(asked: Sequence[tuple[int, Ask]], tokens: Sequence[F32], student: bool) -> F32:
+    asks = [ask for _, ask in asked]
+    given = {
+        "x": np.stack([ask.x for ask in asks]),
+        "t": np.array([ask.t for ask in asks], np.float32),
+        "tokens": np.stack([tokens[item] if ask.conditional else _null() for item, ask in asked]),
+    }
+    if student:
+        return runtime.run("student.onnx", d=np.array([ask.stride for ask in asks], np.float32), **given)
+    return runtime.run("flow.onnx", **given)
 
 
 @cache

@@ -1,0 +1,96 @@
+"""Threads and items a call: measured once, kept, and in no key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from meshkiln.engines.vecset import ENGINE, runtime, tuning
+from meshkiln.engines.vecset.manifest import manifest
+from meshkiln.errors import BadParameter
+from meshkiln.kiln import open_store
+
+pytestmark = pytest.mark.skipif(not manifest().files, reason="the weights have not been made: make train")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("MESHKILN_CACHE_DIR", str(tmp_path / "cache"))
+    tuning.stored.cache_clear()
+    runtime.provider.cache_clear()
+    yield tmp_path / "cache"
+    tuning.stored.cache_clear()
+    runtime.provider.cache_clear()
+
+
+class Machine:
+    """Sessions that take the time they are told, by threads and items."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, dict[int, float]]) -> None:
+        self.seconds, self.now, self.opened = seconds, 0.0, 0
+        monkeypatch.setattr(tuning, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def __call__(self, name: str, threads: int) -> Any:
+        self.opened += 1
+
+        def run(outputs: None, given: dict[str, Any]) -> None:
+            self.now += self.seconds[threads][len(given["x"])]
+
+        return SimpleNamespace(run=run, get_inputs=list)
+
+
+def test_the_quickest_is_found_and_kept_and_a_tie_takes_the_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    even = {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0, 16: 16.0}
+    machine = Machine(monkeypatch, {1: even, 2: {1: 0.6, 2: 1.0, 4: 1.99, 8: 4.2, 16: 9.0}})
+    found = tuning.measure(2, machine)
+    assert (found.threads, found.batch) == (2, 2)
+    assert tuning.stored(2) == found
+    assert tuning.stored(7) is None
+    monkeypatch.setenv("MESHKILN_THREADS", "2")
+    assert (runtime.threads(), runtime.batch()) == (2, 2)
+    machine = Machine(monkeypatch, {1: even, 4: {size: t * 0.97 for size, t in even.items()}})
+    assert tuning.measure(4, machine).threads == 1
+    assert tuning.measure(4, machine).batch == 1
+    assert tuning.stored(2) == found
+
+
+def test_what_was_found_for_other_weights_or_is_damaged_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    machine = Machine(monkeypatch, {1: dict.fromkeys((1, 2, 4, 8, 16), 1.0)})
+    tuning.measure(1, machine)
+    kept = json.loads(tuning.file().read_text())
+    tuning.file().write_text(json.dumps({f"other {name}": value for name, value in kept.items()}))
+    tuning.stored.cache_clear()
+    assert tuning.stored(1) is None
+    tuning.file().write_text("{")
+    tuning.stored.cache_clear()
+    assert tuning.stored(1) is None
+    assert tuning.measure(1, machine).batch == 16
+
+
+def test_a_cache_folder_that_began_with_a_measurement_becomes_a_store(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    tuning.measure(1, Machine(monkeypatch, {1: dict.fromkeys((1, 2, 4, 8, 16), 1.0)}))
+    assert cache.stat().st_mode & 0o777 == 0o700
+    open_store().close()
+
+
+def test_neither_is_in_a_key() -> None:
+    names = {name for stage in ENGINE.stages for name in stage.parameters}
+    assert not {"threads", "batch"} & names
+
+
+def test_a_provider_that_is_not_installed_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtime.provider() == "cpu"
+    for asked in ("cuda", "magic"):
+        monkeypatch.setenv("MESHKILN_EXECUTION_PROVIDER", asked)
+        runtime.provider.cache_clear()
+        with pytest.raises(BadParameter, match=f"execution_provider={asked} is not in .* which has .*cpu"):
+            runtime.provider()
