@@ -51,7 +51,7 @@ class Exposition(Collector):
         yield from self._store()
 
     def _answers(self) -> Iterator[Metric]:
-        metrics = self.gateway.metrics
+        metrics = self.gateway.metrics.totals()
         yield _counts("meshkiln_http_requests", "HTTP requests", ("route", "status"), metrics.requests)
         yield _tallies("meshkiln_http_request_seconds", "Seconds to the end of an answer", "route", metrics.answers)
         yield _tallies(

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.hosts import refuse
+from meshkiln.gateway.metrics import ARTIFACT, SAMPLED, Again
 from meshkiln.gateway.problems import Problem
 from meshkiln.keys import Digest, Key, digest
 from meshkiln.result import Result
@@ -38,7 +39,6 @@ DOCUMENTS, HEADS = 4096, 4096
 LARGE = 2**19
 """A body of more bytes is hashed on a thread: half a millisecond is all that others may be held up for."""
 _ARTIFACTS = "/v1/artifacts/"
-_ROUTE = "/v1/artifacts/{key}"
 _CONDITIONS = frozenset((b"if-none-match", b"range", b"if-range"))
 _NOT_PLAIN = _CONDITIONS | {b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"traceparent"}
 
@@ -63,14 +63,15 @@ class Heads:
 class Known:
     """An answer given before. head, body : the response, ready to send; saved : compute seconds it saves
 
-    stage : the last one, whose output it is
+    memory, disk : where such answers are counted, by where the mesh was found
     """
 
     key: Key
     head: Message
     body: Message
     saved: float
-    stage: str
+    memory: Again
+    disk: Again
 
 
 class HotPath:
@@ -136,17 +137,17 @@ class HotPath:
             if condition is None:
                 await send(heads.whole)
                 await send({"type": "http.response.body", "body": artifact.data})
-                self.metrics.answered(_ROUTE, "200", time.perf_counter() - started)
+                self.metrics.answered(ARTIFACT, "200", time.perf_counter() - started)
                 return True
             if condition == (b"if-none-match", heads.etag):
                 await send(heads.unchanged)
                 await send(_EMPTY)
-                self.metrics.answered(_ROUTE, "304", time.perf_counter() - started)
+                self.metrics.answered(ARTIFACT, "304", time.perf_counter() - started)
                 return True
         found = answer(scope["method"], dict(scope["headers"]), f"mesh-{name[:12]}", artifact)
         await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
         await send({"type": "http.response.body", "body": found.body})
-        self.metrics.answered(_ROUTE, str(found.status), time.perf_counter() - started)
+        self.metrics.answered(ARTIFACT, str(found.status), time.perf_counter() - started)
         return True
 
     def shortcut(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
@@ -157,7 +158,8 @@ class HotPath:
         heads = self._heads.get(url)
         if heads is None:
             return None
-        started = time.perf_counter() if self.metrics.on else 0.0
+        metrics = self.metrics
+        started = time.perf_counter() if metrics.on and metrics.plain % SAMPLED == 0 else 0.0
         host, unchanged = None, False
         for name, value in headers:
             if name == b"host":
@@ -171,8 +173,13 @@ class HotPath:
         artifact = self.store.get(heads.key)
         if artifact is None or artifact.digest != heads.digest:
             return None
-        if self.metrics.on:
-            self.metrics.answered(_ROUTE, "304" if unchanged else "200", time.perf_counter() - started)
+        if metrics.on:
+            if unchanged:
+                metrics.unchanged += 1
+            else:
+                metrics.plain += 1
+                if started:
+                    metrics.timed.observe(time.perf_counter() - started)
         return (heads.unchanged_bytes, b"") if unchanged else (heads.whole_bytes, artifact.data)
 
     async def _generation(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,9 +209,8 @@ class HotPath:
             return
         await send(known.head)
         await send(known.body)
-        seconds = time.perf_counter() - started
-        self.metrics.answered("/v1/generations", "200", seconds)
-        self.metrics.stored_again("memory" if at_hand else "disk", known.stage, known.saved, seconds)
+        if self.metrics.on:
+            (known.memory if at_hand else known.disk).answered(known.saved, time.perf_counter() - started)
 
     def _there(self, key: Key) -> bool:
         return key in self.store
@@ -216,7 +222,10 @@ class HotPath:
         head = {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
         body = {"type": "http.response.body", "body": bytes(response.body)}
         name = (digest(picture), request.url.query.encode())
-        self._documents[name] = Known(result.key, head, body, result.saved, result.stages[-1].stage)
+        again, stage = self.metrics.again, result.stages[-1].stage
+        self._documents[name] = Known(
+            result.key, head, body, result.saved, again["memory", stage], again["disk", stage]
+        )
         if len(self._documents) > DOCUMENTS:
             self._documents.popitem(last=False)
 

@@ -7,17 +7,41 @@ Everything here is written on the event loop only, some of it 50,000 times a sec
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter as Counts
 from collections import defaultdict
 
 from meshkiln.gateway.job import Job
 from meshkiln.result import Result
-from meshkiln.telemetry.tally import Tally
+from meshkiln.telemetry.tally import BUCKETS, Tally
 
 STORED = ("memory", "disk", "shared")
 OUTCOMES = (*STORED, "joined", "computed", "failed", "cancelled")
 """How a generation was answered: from a tier of the store, by joining another's flight, or by computing at least one
 stage. A failed one that was several jobs' counts for each."""
+
+SAMPLED = 16
+"""Of plain GETs of artifacts one in so many is timed and stands for all: two looks at the clock would be a twentieth of
+what answering one takes (`benchmarks/telemetry.py`)."""
+ARTIFACT, GENERATIONS = "/v1/artifacts/{key}", "/v1/generations"
+"""The routes that the hot path answers."""
+
+
+class Again(Tally):
+    """Stored generations that the hot path answered, of one tier and last stage. saved : compute seconds"""
+
+    __slots__ = ("saved",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved = 0.0
+
+    def answered(self, saved: float, seconds: float) -> None:
+        """Count one."""
+        # Tally.observe without the call.
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+        self.saved += saved
 
 
 class Metrics:
@@ -29,6 +53,9 @@ class Metrics:
     stages : stage -> compute seconds; hits : (tier, stage) -> outputs found instead of computed
     saved : outcome -> compute seconds that answers did not need
     errors : kind of problem (the end of its type URI) -> times it was told
+
+    What the hot path counts is apart, so that it costs an addition or two: `again` by (tier, stage), `plain` GETs of
+    artifacts with status 200 and `unchanged` with 304, and `timed`, the sample of the former. `totals` has everything.
     """
 
     def __init__(self, on: bool = True) -> None:
@@ -40,6 +67,33 @@ class Metrics:
         self.hits = Counts[tuple[str, str]]()
         self.saved = defaultdict[str, float](float, dict.fromkeys(OUTCOMES[:5], 0.0))
         self.errors = Counts[str]()
+        self.again = defaultdict[tuple[str, str], Again](Again)
+        self.plain = self.unchanged = 0
+        self.timed = Tally()
+
+    def totals(self) -> Metrics:
+        """A copy in which what the hot path counted is where everything else is. Any thread may ask for it."""
+        whole = Metrics(self.on)
+        for name in ("requests", "hits", "saved", "errors"):
+            getattr(whole, name).update(dict(getattr(self, name)))
+        for name in ("answers", "generations", "stages"):
+            for label, tally in list(getattr(self, name).items()):
+                getattr(whole, name)[label].add(tally)
+        for (tier, stage), again in list(self.again.items()):
+            count = sum(again.counts)
+            if not count:
+                continue
+            whole.requests[GENERATIONS, "200"] += count
+            whole.hits[tier, stage] += count
+            whole.saved[tier] += again.saved
+            whole.answers[GENERATIONS].add(again)
+            whole.generations[tier].add(again)
+        for status, count in (("200", self.plain), ("304", self.unchanged)):
+            if count:
+                whole.requests[ARTIFACT, status] += count
+        if self.plain:
+            whole.answers[ARTIFACT].add(self.timed, SAMPLED)
+        return whole
 
     def answered(self, route: str, status: str, seconds: float) -> None:
         """Count an HTTP request and the time that answering it took."""
@@ -49,15 +103,12 @@ class Metrics:
 
     def stored(self, result: Result, seconds: float) -> None:
         """Count a generation that was stored whole, `seconds` after it was asked for."""
-        last = result.stages[-1]
-        self.stored_again(str(last.source), last.stage, result.saved, seconds)
-
-    def stored_again(self, tier: str, stage: str, saved: float, seconds: float) -> None:
-        """As `stored`, by what is left to know. tier : where `stage`, the last one, was found"""
         if self.on:
+            last = result.stages[-1]
+            tier = str(last.source)
             self.generations[tier].observe(seconds)
-            self.hits[tier, stage] += 1
-            self.saved[tier] += saved
+            self.hits[tier, last.stage] += 1
+            self.saved[tier] += result.saved
 
     def succeeded(self, job: Job, result: Result, led: bool) -> None:
         """Count a job that has its result. led : whether the work was done for it; else it hung on another's"""

@@ -33,7 +33,7 @@ async def watch(gateway: Gateway, history: History) -> None:
 
 def counts(gateway: Gateway) -> dict[str, Any]:
     """What the gateway counts itself, as JSON values. On the event loop."""
-    metrics = gateway.metrics
+    metrics = gateway.metrics.totals()
     return {
         "requests": _by_two(metrics.requests),
         "generations": {outcome: _counted(tally) for outcome, tally in metrics.generations.items()},

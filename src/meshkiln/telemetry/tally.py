@@ -30,6 +30,11 @@ class Tally:
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
+    def add(self, other: Tally, times: int = 1) -> None:
+        """Take in what `other` holds, each observation counted `times` times."""
+        self.counts = [ours + times * theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
+        self.seconds += times * other.seconds
+
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """The seconds that `share` of the observations do not exceed, evenly spread within buckets; None of no observation.
