@@ -58,7 +58,9 @@ def asked() -> list[bytes]:
 def loaded(server: Peer, query: str) -> None:
     """Have every worker load its graphs, by small generations of a picture that is not measured."""
     dot = io.BytesIO()
-    Image.new("RGBA", (64, 64), (200, 90, 60, 255)).save(dot, "PNG")
+    picture = Image.new("RGBA", (64, 64))
+    picture.paste((200, 90, 60, 255), (12, 12, 52, 52))
+    picture.save(dot, "PNG")
     with ThreadPoolExecutor(4) as clients:
         for made in clients.map(
             lambda seed: post(server.port, dot.getvalue(), f"{query}&octree_resolution=32&seed={seed}"), range(8)

@@ -93,7 +93,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "model": sampling.TEACHER,
         "steps": 16,
         "solver": "adams",
-        "shift": 1.0,
+        "shift": 2.0,
         "guidance_scale": _GUIDANCE,
         "guidance_start": 0.0,
         "guidance_end": 1.0,
