@@ -88,6 +88,10 @@ def distinct(vertices: Vertices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     bits = (np.ascontiguousarray(vertices, np.float32) + np.float32(0)).view(np.uint32).astype(np.uint64)
     # Sorting one number is many times faster than sorting rows. Should two points ever share it, rows are sorted.
     mixed = (bits[:, 0] * _ODD[0] ^ bits[:, 1] * _ODD[1] ^ (bits[:, 2] * _ODD[2] >> np.uint64(7))) * _ODD[3]
+    ordered = np.sort(mixed)
+    if (ordered[1:] != ordered[:-1]).all():
+        every = np.arange(len(bits))
+        return every, every
     _, first, like = np.unique(mixed, return_index=True, return_inverse=True)
     if not np.array_equal(bits[first[like]], bits):
         _, first, like = np.unique(bits, axis=0, return_index=True, return_inverse=True)

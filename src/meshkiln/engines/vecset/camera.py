@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.vecset.crop import FILL
-from meshkiln.engines.vecset.grid import Mesh
+from meshkiln.engines.vecset.grid import F32, Mesh
 
 F64 = NDArray[np.float64]
 
 OUTLINE = 64
 """Side of the outline in pixels."""
+
+SPLATTED = 30_000
+"""Points of the surface that a silhouette is splatted from: a dozen a pixel of what they cover."""
 
 NEARNESS = np.linspace(0, 0.45, 10)
 """1 / distance that is tried: from no perspective to the widest view that training pictures have (50°)."""
@@ -58,21 +61,27 @@ def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
     points = mesh.vertices
     if len(points) == 0:
         return Camera(0.0, (0.0, 0.0), 1.0)
-    if len(points) < 40_000:
+    if len(points) < SPLATTED:
         # Sparse vertices would leave holes in what is splatted.
         points = np.concatenate([points, *(points[mesh.faces[:, [k, k - 1]]].mean(axis=1) for k in range(3))])
-    points = points[:: max(1, len(points) // 80_000)]
+    x, y, z = np.ascontiguousarray(points[:: max(1, len(points) // SPLATTED)].T, np.float32)
     best, chosen = -1.0, 0.0
-    for nearness in NEARNESS[NEARNESS * float(points[:, 2].max()) < 0.8]:
-        agreement = _agreement(looking(points, float(nearness)).crop(points), outline)
+    for nearness in NEARNESS[NEARNESS * float(z.max()) < 0.8]:
+        closer = 1 / (1 - z * np.float32(nearness))
+        agreement = _agreement(x * closer, y * closer, outline)
         if agreement > best + 1e-3:
             best, chosen = agreement, float(nearness)
     return looking(mesh.vertices, chosen)
 
 
-def _agreement(seen: F64, outline: NDArray[np.bool_]) -> float:
+def _agreement(x: F32, y: F32, outline: NDArray[np.bool_]) -> float:
+    """Intersection over union of the outline and what points (N,) of the image plane cover, fitted as a crop."""
     size = len(outline)
-    column, row = ((seen * (1, -1) + 1) * (size / 2)).astype(np.int64).clip(0, size - 1).T
-    splat = np.zeros_like(outline)
-    splat[row, column] = True
-    return float((splat & outline).sum() / max((splat | outline).sum(), 1))
+    low_x, high_x, low_y, high_y = x.min(), x.max(), y.min(), y.max()
+    scale = np.float32(size * FILL / max(high_x - low_x, high_y - low_y))
+    column = ((x - (low_x + high_x) / 2) * scale + size / 2).astype(np.int32)
+    row = ((low_y + high_y) / 2 - y) * scale + size / 2
+    splat = np.zeros(size * size, bool)
+    splat[row.astype(np.int32) * size + column] = True
+    seen = splat.reshape(outline.shape)
+    return float((seen & outline).sum() / max((seen | outline).sum(), 1))
