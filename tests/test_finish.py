@@ -15,7 +15,7 @@ import canary
 from meshkiln.engines.base import Work
 from meshkiln.engines.mesh import FINISH
 from meshkiln.engines.mesh.finish import finish, solidify
-from meshkiln.engines.mesh.solid import fault
+from meshkiln.engines.mesh.solid import distinct, fault
 from meshkiln.errors import StageFailed
 
 
@@ -83,6 +83,15 @@ def test_fault_tells_what_is_wrong():
     }
     for words, mesh in wrong.items():
         assert any(word in fault(*mesh) for word in words.split("|")), (words, fault(*mesh))
+
+
+@pytest.mark.parametrize("alike", [0, 7])
+def test_like_points_find_each_other(alike):
+    points = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    points[:alike] = points[40 : 40 + alike]
+    first, like = distinct(points)
+    assert len(first) == 50 - alike
+    assert np.array_equal(points[first[like]], points)
 
 
 def test_an_inside_out_mesh_is_turned():
