@@ -58,6 +58,8 @@ class Bricks:
     coarse_known : (k, k, k) bool   which of them were asked for; the others stand in with the right sign
     values : (n, B, B, B) float32   logits; where not `known`, a stand-in of the right sign
     known : (n, B, B, B) bool       asked of the field
+    surprise : (n, B, B, B) float32   by how much the last answers differed from their stand-ins, 0 elsewhere
+    changed : (n,) bool   bricks that are new, or hold a sample whose sign an answer changed, since `disturbed`
     """
 
     def __init__(self, questions: Questions, side: int, coarse: F32, coarse_known: Bools) -> None:
@@ -68,6 +70,8 @@ class Bricks:
         self.place = np.zeros((0, 3), np.int32)
         self.values = np.zeros((0, side, side, side), np.float32)
         self.known = np.zeros((0, side, side, side), bool)
+        self.surprise = np.zeros((0, side, side, side), np.float32)
+        self.changed = np.zeros(0, bool)
 
     def __len__(self) -> int:
         return len(self.place)
@@ -91,43 +95,69 @@ class Bricks:
         known[:, 0, 0, 0] |= self.coarse_known[tuple(place.T)]
         self.values = np.concatenate([self.values, stand_in])
         self.known = np.concatenate([self.known, known])
+        self.surprise = np.concatenate([self.surprise, np.zeros_like(stand_in)])
+        self.changed = np.concatenate([self.changed, np.ones(len(place), bool)])
 
-    def neighbours(self) -> Ints:
-        """Slots (n, 8) of the bricks at the corner offsets (own first), −1 where none is allocated."""
-        return np.stack([self.slot[tuple((self.place + offset).T)] for offset in CORNERS], axis=1)
+    def every(self) -> Ints:
+        """The slots (n,) of all bricks."""
+        return np.arange(len(self), dtype=np.int32)
 
-    def haloed(self, step: int = 1) -> F32:
-        """Values (n, B/step + 1, …) of every step-th sample, with one layer of the next bricks'."""
+    def disturbed(self) -> Ints:
+        """Slots of the bricks that changed since this was last asked, and of those whose halo did."""
+        slots = [self.slot[tuple((self.place[self.changed] - offset).T)] for offset in CORNERS]
+        found = np.zeros(len(self), bool)
+        for some in slots:
+            found[some[some >= 0]] = True
+        self.changed[:] = False
+        return np.flatnonzero(found).astype(np.int32)
+
+    def neighbours(self, which: Ints | None = None) -> Ints:
+        """Slots (m, 8) of the bricks at the corner offsets (own first) of some or all, −1 where none is allocated."""
+        place = self.place if which is None else self.place[which]
+        return np.stack([self.slot[tuple((place + offset).T)] for offset in CORNERS], axis=1)
+
+    def haloed(self, step: int = 1, which: Ints | None = None, surprise: bool = False) -> F32:
+        """Values (m, B/step + 1, …) of every step-th sample of some bricks or all, with one layer of the next ones'.
+
+        surprise : give that instead of the values
+        """
         count = self.side // step
-        out = np.empty((len(self), count + 1, count + 1, count + 1), np.float32)
-        out[:, :-1, :-1, :-1] = self.values[:, ::step, ::step, ::step]
-        for offset, slots in zip(CORNERS[1:], self.neighbours().T[1:], strict=True):
+        which = self.every() if which is None else which
+        values = self.surprise if surprise else self.values
+        out = np.empty((len(which), count + 1, count + 1, count + 1), np.float32)
+        own = values[:, ::step, ::step, ::step]
+        out[:, :-1, :-1, :-1] = own if len(which) == len(self) else own[which]
+        for offset, slots in zip(CORNERS[1:], self.neighbours(which).T[1:], strict=True):
             there = (slice(None), *(slice(count, None) if o else slice(0, count) for o in offset))
             source = (slice(None), *(slice(0, 1) if o else slice(None, None, step) for o in offset))
             allocated = slots >= 0
             piece = out[there]
-            piece[allocated] = self.values[slots[allocated]][source]
-            stand_in = self.coarse[tuple((self.place[~allocated] + offset).T)]
-            piece[~allocated] = stand_in[:, None, None, None]
+            piece[allocated] = values[source][slots[allocated]]
+            free = self.coarse[tuple((self.place[which[~allocated]] + offset).T)]
+            piece[~allocated] = 0 if surprise else free[:, None, None, None]
         return out
 
-    def ask(self, wanted: Bools, step: int) -> int:
+    def ask(self, wanted: Bools, step: int, which: Ints | None = None) -> int:
         """Ask for samples not yet known; returns how many.
 
-        wanted : (n, B/step + 1, …) bool   every step-th sample with the halo, which is handed to the bricks it is in
+        wanted : (m, B/step + 1, …) bool   every step-th sample of some bricks or all, with the halo, which is handed
+            to the bricks it is in
         """
         count = self.side // step
+        which = self.every() if which is None else which
+        place = self.place[which]
+        self.surprise[:] = 0
         pieces = []
         for offset in CORNERS[1:]:
             there = (slice(None), *(slice(count, None) if o else slice(0, count) for o in offset))
             pieces.append((offset, wanted[there]))
         for offset, piece in pieces:
             touched = piece.any(axis=(1, 2, 3))
-            self.allocate(self.place[: len(wanted)][touched] + np.array(offset, np.int32))
+            self.allocate(place[touched] + np.array(offset, np.int32))
         own = np.zeros((len(self), count, count, count), bool)
-        own[: len(wanted)] = wanted[:, :-1, :-1, :-1]
+        own[which] = wanted[:, :-1, :-1, :-1]
         for offset, piece in pieces:
-            slots = self.slot[tuple((self.place[: len(wanted)] + offset).T)]
+            slots = self.slot[tuple((place + offset).T)]
             inside = slots >= 0
             target = (slice(None), *(slice(0, 1) if o else slice(None) for o in offset))
             # A brick is the neighbour at one offset of one brick only, so no slot repeats here.
@@ -135,7 +165,11 @@ class Bricks:
         known = self.known[:, ::step, ::step, ::step]
         at = np.nonzero(own & ~known)
         index = self.place[at[0]] * self.side + np.stack(at[1:], axis=1) * step
-        self.values[:, ::step, ::step, ::step][at] = self.questions(index)
+        values = self.values[:, ::step, ::step, ::step]
+        before, now = values[at], self.questions(index)
+        values[at] = now
+        self.surprise[:, ::step, ::step, ::step][at] = np.abs(now - before)
+        self.changed[at[0][(now > 0) != (before > 0)]] = True
         known[at] = True
         return len(index)
 
@@ -146,11 +180,10 @@ class Bricks:
 
     def reach_down(self, step: int) -> None:
         """Allocate bricks below whose stand-in differs in sign from a sample at their upper faces."""
-        inside = self.values[:, ::step, ::step, ::step] > 0
         for offset in CORNERS[1:]:
             place = self.place - np.array(offset, np.int32)
             free = np.flatnonzero((self.slot[tuple(place.T)] < 0) & (place >= 0).all(axis=1))
-            face = (free, *(slice(0, 1) if o else slice(None) for o in offset))
+            face = (slice(None), *(slice(0, 1) if o else slice(None, None, step) for o in offset))
+            inside = self.values[face][free] > 0
             below = self.coarse[tuple(place[free].T)] > 0
-            self.allocate(place[free[(inside[face] != below[:, None, None, None]).any(axis=(1, 2, 3))]])
-            inside = self.values[:, ::step, ::step, ::step] > 0
+            self.allocate(place[free[(inside != below[:, None, None, None]).any(axis=(1, 2, 3))]])

@@ -30,6 +30,13 @@ LAST = 0.4
 """Share of the margin that is kept in cells of two below the coarse ones. With all of it a learned field is asked half
 as often again, for crumbs thinner than two cells of the grid."""
 
+UNSURE = 0.5
+"""A sample that interpolation puts this close to the surface, in cells of its level, is asked for: its sign may be
+another. benchmarks/decode.py shows what that finds."""
+
+DOUBT = 4.0
+"""Times as far off as its neighbours were may a stand-in be."""
+
 BRICK = 8
 """Samples along a brick's edge at most: larger ones hold more that is far from the surface."""
 
@@ -62,10 +69,7 @@ def _cells(values: F32) -> tuple[Bools, Bools, F32]:
     some: Bools = values > 0
     every, total = some, values
     for along in (1, 2, 3):
-        lower: list[slice] = [slice(None)] * 4
-        upper: list[slice] = [slice(None)] * 4
-        lower[along], upper[along] = slice(None, -1), slice(1, None)
-        low, high = tuple(lower), tuple(upper)
+        low, high = _halves(along)
         some, every = some[low] | some[high], every[low] & every[high]
         total = total[low] + total[high]
     return some, every, total
@@ -75,6 +79,22 @@ def _crossed(values: F32) -> Bools:
     """Cells whose corners differ in sign."""
     some, every, _ = _cells(values)
     return some & ~every
+
+
+def _ends(values: F32, unsure: float = 0.0) -> Bools:
+    """Samples of (n, k+1, k+1, k+1) that a vertex lies beside: the ends of sides that cross the surface.
+
+    A cell's other corners are needed for their sign alone. Those of less than `unsure` are included: they may have
+    the wrong one.
+    """
+    inside = values > 0
+    ends: Bools = np.abs(values) < unsure if unsure > 0 else np.zeros(values.shape, bool)
+    for along in (1, 2, 3):
+        low, high = _halves(along)
+        crossing = inside[low] != inside[high]
+        ends[low] |= crossing
+        ends[high] |= crossing
+    return ends
 
 
 def _near(values: F32, band: float) -> Bools:
@@ -121,37 +141,67 @@ def _spread(cells: NDArray[np.bool_], ratio: int) -> NDArray[np.bool_]:
 
 
 def _follow(bricks: Bricks, step: int) -> None:
-    """Ask for the corners of every cell the surface crosses, until it crosses none with an unknown corner."""
+    """Ask for the ends of every side that crosses the surface, until both ends of all of them are known."""
     while True:
         bricks.reach_down(step)
-        if not bricks.ask(_spread(_crossed(bricks.haloed(step)), 1), step):
+        which = bricks.disturbed()
+        if len(which) == 0:
             return
+        bricks.ask(_ends(bricks.haloed(step, which)), step, which)
+
+
+def _doubted(bricks: Bricks, step: int) -> Bools:
+    """Samples whose stand-in is closer to 0 than answers in a cell they share were off, times DOUBT; with the halo."""
+    off = bricks.haloed(step, surprise=True)
+    for along in (1, 2, 3):
+        low, high = _halves(along)
+        off = np.maximum(off[low], off[high])
+    for along in (1, 2, 3):
+        shape = list(off.shape)
+        shape[along] += 1
+        grown = np.zeros(shape, np.float32)
+        low, high = _halves(along)
+        grown[low] = off
+        np.maximum(grown[high], off, out=grown[high])
+        off = grown
+    doubted: Bools = np.abs(bricks.haloed(step)) < DOUBT * off
+    return doubted
+
+
+def _halves(along: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of all but the last, and of all but the first, along one axis of four."""
+    lower: list[slice] = [slice(None)] * 4
+    upper: list[slice] = [slice(None)] * 4
+    lower[along], upper[along] = slice(None, -1), slice(1, None)
+    return tuple(lower), tuple(upper)
 
 
 def _lattice(questions: Questions, sizes: Sequence[int], margin: float) -> tuple[F32, Bools, float]:
     """Every sizes[-1]-th sample, refined from every sizes[0]-th: values and whether they were asked for, padded.
 
-    Also returns the band (see `_near`) of a cell of sizes[0].
+    Also returns the logit's step across a cell of sizes[0] at the surface.
     """
     across = questions.resolution // sizes[0] + 1
     values = np.full((across + 1,) * 3, OUTSIDE, np.float32)
     values[:-1, :-1, :-1] = questions(_samples(np.ones((across,) * 3, bool), sizes[0])).reshape((across,) * 3)
     known = np.ones(values.shape, bool)
-    band = margin * _slope(values[1:-1, 1:-1, 1:-1]) if margin > 0 else 0.0
+    slope = _slope(values[1:-1, 1:-1, 1:-1])
     for step, finer in pairwise(sizes):
         ratio, across = step // finer, questions.resolution // finer + 1
         own = (slice(0, across),) * 3
-        wanted = _spread(_near(values[None], band * step / sizes[0]), ratio)[0]
+        wanted = _spread(_near(values[None], margin * slope * step / sizes[0]), ratio)[0]
         refined, asked = np.full((across + 1,) * 3, OUTSIDE, np.float32), np.ones((across + 1,) * 3, bool)
         refined[own] = interpolated(values[None], ratio)[0][own]
         asked[own] = False
         every = (slice(0, across, ratio),) * 3
         asked[every] = known[tuple(slice(0, n) for n in asked[every].shape)]
-        while (new := (_spread(_crossed(refined[None]), 1)[0][own] | wanted[own]) & ~asked[own]).any():
+        unsure = UNSURE * slope * finer / sizes[0]
+        while (new := (_ends(refined[None], unsure)[0][own] | wanted[own]) & ~asked[own]).any():
             refined[own][new] = questions(_samples(new, finer))
             asked[own] |= new
+            unsure = 0.0
         values, known = refined, asked
-    return values, known, band
+    return values, known, slope
 
 
 def _samples(chosen: Bools, step: int) -> NDArray[np.int64]:
@@ -166,17 +216,18 @@ def decode_one(
     questions = Questions(field, resolution, half)
     sizes = strides(resolution, coarse)
     whole = next(i for i, size in enumerate(sizes) if size <= BRICK)
-    lattice, known, band = _lattice(questions, sizes[: whole + 1], margin)
+    lattice, known, slope = _lattice(questions, sizes[: whole + 1], margin)
     bricks = Bricks(questions, sizes[whole], lattice, known)
-    held = _crossed(lattice[None]) | _near(lattice[None], band * sizes[whole] / sizes[0])
+    held = _crossed(lattice[None]) | _near(lattice[None], margin * slope * sizes[whole] / sizes[0])
     bricks.allocate(np.argwhere(held[0]).astype(np.int32))
     for step, finer in pairwise(sizes[whole:]):
         coarser = bricks.haloed(step)
         bricks.stand_in(step, finer)
-        wanted = _spread(_crossed(bricks.haloed(finer)), 1)
+        wanted = _ends(bricks.haloed(finer), UNSURE * slope * finer / sizes[0])
         share = LAST if step == 2 < sizes[0] else 1.0
-        wanted |= _spread(_near(coarser, band * share * step / sizes[0]), step // finer)
+        wanted |= _spread(_near(coarser, margin * share * slope * step / sizes[0]), step // finer)
         bricks.ask(wanted, finer)
+        bricks.ask(_doubted(bricks, finer), finer)
         _follow(bricks, finer)
     cost = Cost(questions.queries, questions.calls, resolution / sizes[0])
     if len(bricks) == 0:
