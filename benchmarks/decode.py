@@ -54,9 +54,11 @@ def speed(resolution: int, number: int) -> dict[str, Any]:
     samples = (resolution + 1) ** 3
     started = time.perf_counter()
     if resolution <= WHOLE:
-        dense.decode(its, resolution)
+        whole = dense.decode(its, resolution)
         dense_seconds = time.perf_counter() - started
+        shares = agreement(whole, mesh, resolution)
     else:
+        shares = {}
         coordinate = grid.axis(resolution)
         chunks = 60
         for start in np.linspace(0, samples - dense.CHUNK, chunks).astype(np.int64):
@@ -71,6 +73,7 @@ def speed(resolution: int, number: int) -> dict[str, Any]:
         "sparse_s": sparse_seconds,
         "sparse_query_s": field_seconds(its, cost.queries),
         "faces": len(mesh.faces),
+        **shares,
     }
 
 
@@ -82,10 +85,8 @@ def field_seconds(its: grid.Field, queries: int) -> float:
     return time.perf_counter() - started
 
 
-def equality(number: int, resolution: int) -> dict[str, Any]:
+def agreement(whole: grid.Mesh, found: grid.Mesh, resolution: int) -> dict[str, Any]:
     """Shares of vertices within 0.1 voxel of the other decoder's, both ways."""
-    whole = dense.decode(field(number), resolution, chunk=16_384)
-    found, _ = sparse.decode_one(field(number), resolution)
     if len(whole.vertices) == 0 or len(found.vertices) == 0:
         same = float(len(whole.vertices) == len(found.vertices))
         return {"dense_found": same, "sparse_true": same, "vertices": 0}
@@ -95,6 +96,33 @@ def equality(number: int, resolution: int) -> dict[str, Any]:
         "sparse_true": float((cKDTree(whole.vertices).query(found.vertices)[0] <= near).mean()),
         "vertices": len(whole.vertices),
     }
+
+
+def equality(number: int, resolution: int) -> dict[str, Any]:
+    """Whether the decoders agree on one shape."""
+    whole = dense.decode(field(number), resolution, chunk=16_384)
+    return agreement(whole, sparse.decode_one(field(number), resolution)[0], resolution)
+
+
+def ablation(number: int) -> dict[str, dict[str, float]]:
+    """Queries at 256³, and the share found of the vertices that asking for most finds, for each part left out."""
+    variants = {
+        "every corner within a cell of the surface": (1.0, sparse.DOUBT, sparse.MARGIN),
+        "as it is": (sparse.UNSURE, sparse.DOUBT, sparse.MARGIN),
+        "no doubt": (sparse.UNSURE, 0.0, sparse.MARGIN),
+        "ends of crossing sides alone": (0.0, 0.0, sparse.MARGIN),
+        "no margin": (sparse.UNSURE, sparse.DOUBT, 0.0),
+    }
+    usual, most, rows = (sparse.UNSURE, sparse.DOUBT), None, {}
+    try:
+        for name, (unsure, doubt, margin) in variants.items():
+            sparse.UNSURE, sparse.DOUBT = unsure, doubt
+            mesh, cost = sparse.decode_one(field(number), WHOLE, margin=margin)
+            most = mesh if most is None else most
+            rows[name] = {"queries": cost.queries, "found": agreement(most, mesh, WHOLE)["dense_found"]}
+    finally:
+        sparse.UNSURE, sparse.DOUBT = usual
+    return rows
 
 
 def missed(margin: float, coarse: int, trials: int = 150) -> dict[str, float]:
@@ -155,26 +183,30 @@ def main() -> None:
     results = Results("decode", ["onnxruntime", "scikit-image"], sources)
 
     table: dict[str, dict[str, Any]] = {}
+    whole: list[dict[str, Any]] = []
     for resolution in RESOLUTIONS:
         rows = [
             results.item(f"speed {resolution} {n}", lambda r=resolution, n=n: speed(r, n)) for n in range(given.timed)
         ]
+        whole += rows if resolution == WHOLE else []
         its = {name: median(row[name] for row in rows) for name in rows[0]}
         its["fewer_queries"] = median(row["dense_queries"] / row["sparse_queries"] for row in rows)
         its["faster"] = median(row["dense_s"] / row["sparse_s"] for row in rows)
         table[str(resolution)] = {name: round(value, 4) for name, value in its.items()}
         print(resolution, table[str(resolution)], flush=True)
     same = [results.item(f"equal {n}", lambda n=n: equality(n, 128)) for n in range(given.shapes)]
-    same += [results.item(f"equal 256 {n}", lambda n=n: equality(n, 256)) for n in range(2)]
+    same += [results.item(f"equal 64 {n}", lambda n=n: equality(n, 64)) for n in range(5 * given.shapes)]
+    same += whole
+    parts = results.item("ablation", lambda: ablation(1))
     margins = {
         f"{margin:g}": results.item(f"missed {margin:g}", lambda m=margin: missed(m, 16))
-        for margin in (0.0, 0.3, 0.5, 0.7, sparse.MARGIN)
+        for margin in (0.0, 0.3, 0.5, sparse.MARGIN)
     }
     memory = {
         f"{kind}_{r}_mib": round(results.item(f"memory {kind} {r}", lambda k=kind, r=r: peak(k, r)), 1)
         for kind, r in (("sparse", 256), ("sparse", 512), ("dense", 256), ("dense", 512))
     }
-    print(margins, memory, flush=True)
+    print(margins, memory, parts, flush=True)
     worst = min(min(row["dense_found"], row["sparse_true"]) for row in same)
     results.finish(
         {
@@ -183,6 +215,7 @@ def main() -> None:
             "equal_share_median": median(min(row["dense_found"], row["sparse_true"]) for row in same),
             "equal_shapes": len(same),
             "missed_by_margin": margins,
+            "ablation_256": parts,
             "peak_memory": memory,
         },
         bars=[
