@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from meshkiln.gateway import house
 from serving import serving, until
 
 PNG = {"content-type": "image/png"}
@@ -203,6 +204,27 @@ def test_an_artifact_can_be_forgotten_and_is_made_again(http: httpx.Client) -> N
     assert http.delete(f"/v1/cache/{document['key']}").status_code == 204
     # The job's own copy still answers.
     assert http.get(document["links"]["artifact"]).content.startswith(b"glb:")
+
+
+def test_a_result_of_which_no_copy_is_left_is_made_again_and_after_its_time_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "EVERY", 0.1)
+    results = tmp_path / "data" / "jobs" / "results"
+    with serving(tmp_path) as client:
+        document = post(client, b"again").json()
+        data = client.get(document["links"]["artifact"]).content
+        assert client.delete(f"/v1/cache/{document['key']}").status_code == 204
+        (results / document["digest"]).unlink()
+        assert client.get(document["links"]["artifact"]).content == data
+    with serving(tmp_path, retention_seconds=0.0) as client:
+        until(lambda: not list(results.iterdir()))
+        until(lambda: not list((tmp_path / "data" / "jobs" / "pictures").iterdir()))
+        assert client.delete(f"/v1/cache/{document['key']}").status_code == 204
+        gone = client.get(document["links"]["artifact"])
+        assert (gone.status_code, gone.json()["type"]) == (410, "urn:meshkiln:problem:gone")
+        # It is known that it was, and what it came to.
+        assert client.get(document["links"]["self"]).json()["state"] == "succeeded"
 
 
 def test_listing_pages_through_jobs_newest_first(http: httpx.Client) -> None:
