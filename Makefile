@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 GROUPS := test lint bench build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test soak lint bench studio train results lock clean
+.PHONY: help demo serve test soak lint bench studio screenshots train results lock clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -58,6 +58,9 @@ bench: $(VENV)/.developer ## every claim, measured here (MESHKILN_DATA names the
 
 studio: ## build the pages in web/ into src/meshkiln/studio (wants node 20 or newer; nobody else does)
 	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
+
+screenshots: $(VENV)/.developer ## take the pictures of the pages for docs/ (wants Chromium)
+	@PYTHONPATH=tests $(BIN)/python -m screenshots
 
 train: ## name the commands that make the bundled weights, with hours for 2 cores
 	@sed -n '/^| step/,/^$$/p' training/README.md
