@@ -40,7 +40,11 @@ class Victim:
         path = f"import sys; sys.path[:0] = {[str(HERE), *filter(None, sys.path)]!r}; import toy_server; "
         command = [sys.executable, "-c", f"{path}toy_server.main({str(self.folder)!r}, {self.port})"]
         self.process = subprocess.Popen(command)
-        until(self.ready)
+        try:
+            until(self.ready)
+        except BaseException:
+            self.process.kill()  # else it would outlive the test that gave it up
+            raise
 
     def ready(self) -> bool:
         assert self.process.poll() is None, "the server did not start"
