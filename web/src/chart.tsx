@@ -43,7 +43,7 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
             ...axis,
             size: 62,
             // Of a logarithmic axis only the powers of ten.
-            ...(log ? { filter: (_: uPlot, splits: number[]) => splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9 ? value : null)) } : {}),
+            ...(log ? { filter: decades, grid: { ...axis.grid, filter: decades } } : {}),
             values: (_: uPlot, splits: (number | null)[]) => splits.map((value) => (value === null ? "" : said(value))),
           },
         ],
@@ -92,6 +92,11 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
       <div ref={place} aria-hidden="true" />
     </figure>
   );
+}
+
+/** Powers of ten, and nothing in the place of what is none. */
+function decades(_: uPlot, splits: number[]): (number | null)[] {
+  return splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9 ? value : null));
 }
 
 /** Whether values have gaps around them, between which no line would be seen. */

@@ -18,7 +18,6 @@ export interface Summary {
   errors: Record<string, number>;
   batches: Record<string, number>;
   evictions: Record<string, Record<string, number>>;
-  evicted: Record<string, Record<string, number>>;
   faults: Record<string, Record<string, number>>;
   restarts: Record<string, number>;
   busy: Record<string, number>;

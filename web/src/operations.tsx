@@ -146,7 +146,7 @@ function Page() {
         danger: true,
         act: () => attempt(async () => {
           const gone = await post<{ artifacts: number; bytes: number }>("purge", wanted);
-          return `${count(gone.artifacts)} artifacts are gone`;
+          return gone.artifacts === 1 ? "One artifact is gone" : `${count(gone.artifacts)} artifacts are gone`;
         }),
       });
       return "";

@@ -89,7 +89,7 @@ const WHY: Record<string, string> = {
 };
 
 export function Evictions(props: { summary: Summary }) {
-  const { evictions, evicted } = props.summary;
+  const { evictions } = props.summary;
   const rows = Object.entries(evictions).flatMap(([tier, reasons]) =>
     Object.entries(reasons).map(([reason, number]) => (
       <tr key={`${tier} ${reason}`}>
@@ -97,8 +97,7 @@ export function Evictions(props: { summary: Summary }) {
       </tr>
     )),
   );
-  const what = Object.entries(evicted).map(([tier, stages]) => `${tier}: ${Object.entries(stages).sort(([, a], [, b]) => b - a).map(([stage, number]) => `${count(number)} of ${stage}`).join(", ")}`);
-  return <Table title="Let go, and why" head={["tier", "why", "artifacts"]} rows={rows} note={what.join("; ") || undefined} empty="Nothing had to go: everything fits." />;
+  return <Table title="Let go, and why" head={["tier", "why", "artifacts"]} rows={rows} empty="Nothing had to go: everything fits." />;
 }
 
 export function Errors(props: { summary: Summary }) {

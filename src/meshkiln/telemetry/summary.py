@@ -36,7 +36,6 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
         "errors": grown.get("errors", {}),
         "batches": grown.get("batches", {}),
         "evictions": grown.get("evictions", {}),
-        "evicted": grown.get("evicted", {}),
         "faults": grown.get("faults", {}),
         "restarts": grown.get("restarts", {}),
         "busy": {name: min(1.0, busy / whole.seconds) for name, busy in grown.get("busy", {}).items()},
@@ -46,7 +45,6 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
 _NOTHING: dict[str, Any] = {
     "batches": {},
     "evictions": {},
-    "evicted": {},
     "faults": {},
     "restarts": {},
     "busy": {},

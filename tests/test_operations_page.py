@@ -1,0 +1,149 @@
+"""The operations page in a real Chromium: figures follow what happens, and every action asks before it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving import serving
+
+pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: the page is not tested")
+pytest.importorskip("axe_playwright_python")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from browser import chromium, only_from
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
+PNG = {"content-type": "image/png"}
+WAIT = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[httpx.Client]:
+    with serving(tmp_path, workers=2) as client:
+        yield client
+
+
+@pytest.fixture
+def page(browser: Browser, http: httpx.Client) -> Iterator[Page]:
+    context = browser.new_context(base_url=str(http.base_url))
+    context.set_default_timeout(WAIT)
+    found = context.new_page()
+    elsewhere: list[str] = []
+    only_from(found, str(http.base_url).rstrip("/"), elsewhere)
+    found.goto("/operations")
+    yield found
+    assert elsewhere == []
+    context.close()
+
+
+def post(http: httpx.Client, picture: bytes) -> httpx.Response:
+    return http.post("/v1/generations?wait=30", content=picture, headers=PNG)
+
+
+def confirm(page: Page, action: str) -> None:
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("button", name=action, exact=True).click()
+    expect(dialog).to_be_hidden()
+
+
+def test_figures_change_when_requests_come(page: Page, http: httpx.Client) -> None:
+    stored = page.locator('[data-outcome="memory"] td').first
+    expect(page.get_by_text("No generation was asked for.")).to_be_visible()
+    post(http, b"picture")
+    for _ in range(4):
+        post(http, b"picture")
+    post(http, b"")
+    expect(stored).to_have_text("4", timeout=WAIT)
+    expect(page.locator('[data-answer="stored"] dd').first).to_have_text("80 %")
+    expect(page.locator('[data-answer="wrong"] dd').first).to_have_text("1")
+    expect(page.get_by_role("rowheader", name="bad-picture")).to_be_visible()
+    post(http, b"picture")
+    expect(stored).to_have_text("5", timeout=WAIT)
+    page.get_by_role("button", name="last 15 minutes").click()
+    expect(stored).to_have_text("5", timeout=WAIT)
+    expect(page.locator(".chart canvas")).to_have_count(6)
+    inked = page.locator(".chart canvas").first.evaluate(
+        "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(value => value !== 0)"
+    )
+    assert inked
+
+
+def test_a_pause_asks_first_and_shows_until_it_is_over(page: Page, http: httpx.Client) -> None:
+    page.get_by_role("button", name="Pause intake").click()
+    confirm(page, "Keep as it is")
+    assert http.get("/v1/operations").json()["intake"]["paused"] is False
+    page.get_by_role("button", name="Pause intake").click()
+    confirm(page, "Pause")
+    expect(page.get_by_text("The intake is paused.")).to_be_visible()
+    assert post(http, b"new").status_code == 503
+    page.get_by_role("button", name="Resume intake").click()
+    confirm(page, "Resume")
+    expect(page.get_by_role("button", name="Pause intake")).to_be_visible()
+    assert post(http, b"new").status_code == 200
+
+
+def test_a_worker_is_drained_and_resumed_and_the_last_one_is_not(page: Page, http: httpx.Client) -> None:
+    row = page.locator('[data-worker="1"]')
+    row.get_by_role("button", name="Drain worker 1").click()
+    confirm(page, "Drain")
+    expect(row).to_contain_text("drained")
+    page.get_by_role("button", name="Drain worker 0").click()
+    confirm(page, "Drain")
+    expect(page.get_by_role("alert")).to_contain_text("The last worker cannot be drained")
+    row.get_by_role("button", name="Resume worker 1").click()
+    confirm(page, "Resume")
+    expect(row).to_contain_text("idle")
+    assert [worker["state"] for worker in http.get("/v1/operations").json()["workers"]] == ["idle", "idle"]
+
+
+def test_a_purge_says_what_goes_and_then_it_is_gone(page: Page, http: httpx.Client) -> None:
+    key = post(http, b"picture").json()["key"]
+    entries = http.get("/v1/cache").json()["entries"]
+    page.get_by_label("Purge by").select_option("key")
+    page.get_by_label("beginning with").fill(key[:16])
+    page.get_by_role("button", name="Purge …").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Purge 1 artifact?")
+    confirm(page, "Keep as it is")
+    assert http.get("/v1/cache").json()["entries"] == entries
+    page.get_by_role("button", name="Purge …").click()
+    confirm(page, "Purge")
+    expect(page.locator("#said")).to_have_text("One artifact is gone")
+    assert http.get("/v1/cache").json()["entries"] == entries - 1
+    page.get_by_label("Purge by").select_option("engine")
+    page.get_by_role("button", name="Purge …").click()
+    confirm(page, "Purge")
+    expect(page.locator("#said")).to_contain_text("are gone")
+    assert http.get("/v1/cache").json()["entries"] == 0
+    page.get_by_label("Purge by").select_option("age")
+    page.get_by_role("button", name="Purge …").click()
+    expect(page.locator("#said")).to_contain_text("Nothing is stored")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_anybody_out(page: Page, http: httpx.Client, scheme: str) -> None:
+    for picture in (b"picture", b"picture", b""):
+        post(http, picture)
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    expect(page.locator('[data-outcome="memory"]')).to_be_visible()
+    page.get_by_role("button", name="Pause intake").click()
+    for _ in range(2):
+        found = Axe().run(page).response
+        assert found["passes"]
+        serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+        assert serious == [], [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in serious]
+        page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
