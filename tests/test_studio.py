@@ -75,6 +75,26 @@ def test_pages_and_their_files_are_served_under_a_strict_policy(tmp_path: Path) 
             assert http.get(f"/studio/{name}").status_code == 404
 
 
+def test_the_api_is_described_without_a_script_or_another_server(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        answer = http.get("/docs")
+        described = http.get("/openapi.json").json()
+    assert answer.status_code == 200
+    assert answer.headers["content-security-policy"] == studio.POLICY
+    assert "<script" not in answer.text
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', answer.text)) <= {
+        "/",
+        "/operations",
+        "/docs",
+        "/openapi.json",
+        "/studio/icon.svg",
+        "/studio/style.css",
+    }
+    for path, operations in described["paths"].items():
+        for method in operations:
+            assert f"<code>{method.upper()} {path}</code>" in answer.text
+
+
 def test_no_file_names_another_server() -> None:
     for path in BUILT.iterdir():
         text = path.read_text()

@@ -19,7 +19,7 @@ from starlette.routing import Match, Route
 from meshkiln import __version__
 from meshkiln.engines.base import Engine
 from meshkiln.errors import MeshkilnError
-from meshkiln.gateway import openapi, studio
+from meshkiln.gateway import openapi, reference, studio
 from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.events import at_its_end
 from meshkiln.gateway.exposition import MEDIA_TYPE as METRICS_TYPE
@@ -43,6 +43,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
         version=__version__,
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         responses={"4XX": openapi.PROBLEM, "5XX": openapi.PROBLEM},
@@ -168,6 +169,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
         return Response(await asyncio.to_thread(gateway.exposition.text), media_type=METRICS_TYPE)
 
     studio.add(app)
+    reference.add(app)
     return app
 
 
