@@ -34,6 +34,17 @@ def computed(document: dict[str, Any]) -> list[str]:
     return [s["stage"] for s in document["stages"] if s["source"] == "computed" and not s["joined"]]
 
 
+@pytest.mark.parametrize("query", ["timeout=false", "wait=soon", "priority=0.5", "steps=many", "engine=none"])
+def test_what_the_body_says_again_is_not_nonsense_in_the_query(http: httpx.Client, query: str) -> None:
+    again = {"timeout": 60, "wait": 30, "priority": 1, "steps": 3, "engine": "toy"}
+    encoded = base64.b64encode(b"twice").decode()
+    for body in ({"json": {"image": encoded, **again}}, {"files": {"image": b"twice"}, "data": again}):
+        assert http.post("/v1/generations", **body).status_code == 200
+        answer = http.post(f"/v1/generations?{query}", **body)
+        assert answer.status_code in (404, 422)
+        assert query.partition("=")[2] in answer.json()["detail"]
+
+
 def test_a_new_picture_is_made_and_the_same_again_is_found(http: httpx.Client) -> None:
     first = post(http, b"new")
     assert first.status_code == 200

@@ -31,12 +31,14 @@ class Posted:
 
     texts : parameters given as text (query, form); values : parameters given as JSON values
     call : the fields of `OF_THE_CALL` that were given, as text
+    replaced : what the query says that the body says again; the body counts, but neither may be nonsense
     """
 
     picture: bytes
     texts: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     call: Mapping[str, str] = field(default_factory=dict)
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
 
 async def posted(request: Request, limit: int) -> Posted:
@@ -100,7 +102,8 @@ def _json(body: bytes, query: Mapping[str, str]) -> Posted:
     picture = decoded(image)
     call = {name: str(document.pop(name)) for name in OF_THE_CALL if document.get(name) is not None}
     asked = _split(picture, {}, query)
-    return Posted(picture, asked.texts, document, {**asked.call, **call})
+    replaced = {name: query[name] for name in (*call, *document) if name in query}
+    return Posted(picture, asked.texts, document, {**asked.call, **call}, replaced)
 
 
 def decoded(image: object) -> bytes:
@@ -117,4 +120,5 @@ def decoded(image: object) -> bytes:
 def _split(picture: bytes, texts: Mapping[str, str], query: Mapping[str, str]) -> Posted:
     given = {**query, **texts}
     call = {name: given.pop(name) for name in OF_THE_CALL if name in given}
-    return Posted(picture, given, {}, call)
+    replaced = {name: query[name] for name in query if name in texts}
+    return Posted(picture, given, {}, call, replaced)

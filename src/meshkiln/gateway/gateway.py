@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -49,9 +49,11 @@ class Gateway:
         given = await posted(request, self.settings.body_bytes)
         started = time.perf_counter()
         ask = self.ask(given, refresh="no-cache" in request.headers.get("cache-control", ""))
-        wait = self._wait(request, given)
-        priority = _whole(given.call.get("priority", "0"), "priority", -100, 100)
-        timeout = _optional(given.call.get("timeout"), "timeout", 0, 86400)
+        wait = self._wait(request, given.call)
+        self._wait(request, given.replaced)
+        for call in (given.replaced, given.call):
+            priority = _whole(call.get("priority", "0"), "priority", -100, 100)
+            timeout = _optional(call.get("timeout"), "timeout", 0, 86400)
         idempotency = request.headers.get("idempotency-key")
         result = None
         # What a stored answer says needs no job, so that none has to be the same again; a used key is looked up.
@@ -79,13 +81,18 @@ class Gateway:
         name = given.call.get("engine") or self.settings.engine
         engine = self.service.kiln(name).engine
         recipe = given.call.get("recipe") or (self.settings.recipe if self.settings.recipe in engine.recipes else None)
+        for parameter in engine.parameters:
+            if parameter.name in given.replaced:
+                parameter.canonical(parameter.from_text(given.replaced[parameter.name]))
+        if "engine" in given.replaced:
+            self.service.kiln(given.replaced["engine"])
         parameters = {**read_texts(engine, given.texts), **given.values}
         engine.canonical({**engine.recipes.get(recipe or "", {}), **parameters})
         return Ask(name, parameters, recipe, refresh)
 
-    def _wait(self, request: Request, given: Posted) -> float:
+    def _wait(self, request: Request, call: Mapping[str, str]) -> float:
         """Seconds the caller wants to wait, no longer than the setting allows."""
-        text = given.call.get("wait")
+        text = call.get("wait")
         if text is None:
             found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", request.headers.get("prefer", ""))
             text = found[1] if found else "0"
