@@ -10,10 +10,15 @@ import pytest
 
 from serving import serving
 
-# A deadline that cannot be met, a full queue and a server that stops are answers, not failures.
+# A deadline that cannot be met, a full queue and a server that stops are answers, not failures. The checker's own lists
+# lack two refusals: 413, how nonsense that is also too large is refused, and 410, a result that was let go of.
 CONFIGURATION = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, "5xx"]
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 410, 429, "5xx"]
 """
 
 
