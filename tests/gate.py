@@ -17,6 +17,8 @@ import numpy as np
 import toy
 from meshkiln.engines.base import Engine, Work
 
+SECONDS = 0.15
+
 
 class Gate:
     """The test's side of the gate."""
@@ -44,9 +46,9 @@ class Gate:
     def tick(self) -> int:
         return next(self._ticks)
 
-    def engine(self) -> Engine:
-        """The toy engine with its `smooth` behind the gate."""
-        stages = [replace(s, compute="gate:wait") if s.name == "smooth" else s for s in toy.ENGINE.stages]
+    def engine(self, compute: str = "wait") -> Engine:
+        """The toy engine with its `smooth` behind the gate, or (`linger`) as slow as `SECONDS` says."""
+        stages = [replace(s, compute=f"gate:{compute}") if s.name == "smooth" else s for s in toy.ENGINE.stages]
         return replace(toy.ENGINE, stages=tuple(stages))
 
 
@@ -66,4 +68,13 @@ def wait(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
     finally:
         for mark in marks:
             mark.unlink()
+    return toy.smooth(batch)
+
+
+def linger(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
+    """Passes without a gate, after `SECONDS` for each."""
+    for work in batch:
+        time.sleep(SECONDS)
+        mark = Path(os.environ["TEST_GATE"]) / "passed" / str(time.monotonic_ns())
+        mark.write_text(bytes(work.inputs[0]["pixels"]).decode())
     return toy.smooth(batch)

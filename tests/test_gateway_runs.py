@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 import toy
 from gate import Gate
@@ -149,9 +152,11 @@ def test_without_single_flight_every_job_has_a_run() -> None:
 
 
 @contextmanager
-def gated(folder: Path, **settings: Any) -> Iterator[tuple[httpx.Client, Gate]]:
+def gated(folder: Path, compute: str = "wait", **settings: Any) -> Iterator[tuple[httpx.Client, Gate]]:
     gate = Gate(folder / "gate")
-    with serving(folder, kinds={"toy": gate.engine()}, memory=False, disk=False, batching=False, **settings) as client:
+    with serving(
+        folder, kinds={"toy": gate.engine(compute)}, memory=False, disk=False, batching=False, **settings
+    ) as client:
         try:
             yield client, gate
         finally:
@@ -215,6 +220,65 @@ def test_a_deadline_ends_a_job_that_waits_and_spares_the_worker(tmp_path: Path) 
         assert client.get(patient).json()["state"] in ("queued", "running")
         gate.open()
         until(lambda: client.get(patient).json()["state"] == "succeeded")
+
+
+def measured(client: httpx.Client, gate: Gate) -> float:
+    """Compute seconds of a generation, a second at least; the gate is closed before and after."""
+    location = post(client, b"measured").headers["location"]
+    until(lambda: gate.waiting() == 1)
+    time.sleep(1.0)
+    gate.open()
+    until(lambda: client.get(location).json()["state"] == "succeeded")
+    gate.close()
+    cost: float = client.get(location).json()["cost_seconds"]
+    return cost
+
+
+@contextmanager
+def elsewhere(client: httpx.Client) -> Iterator[httpx.Client]:
+    """Another client of the same server."""
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=client.base_url, transport=transport) as other:
+        yield other
+
+
+def test_a_deadline_is_refused_by_the_fair_turn_and_not_by_all_that_waits(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, gate), elsewhere(client) as other:
+        cost = measured(client, gate)
+        for number in range(50):
+            assert post(client, b"theirs%d" % number).status_code == 202
+        until(lambda: gate.waiting() == 1)
+        # One of theirs comes before it, and not fifty.
+        refused = post(other, b"mine", f"timeout={1.5 * cost}")
+        assert (refused.status_code, refused.json()["type"]) == (504, "urn:meshkiln:problem:deadline-passed")
+        told = re.findall(r"in about (\S+) s", refused.json()["detail"])
+        assert float(told[0]) == pytest.approx(2 * cost, abs=0.2)
+        assert post(other, b"mine", f"timeout={3 * cost}").status_code == 202
+        # Who has fifty waiting comes after his own, unless this one is more urgent to him than they are.
+        assert post(client, b"fifty-first", f"timeout={20 * cost}").status_code == 504
+        assert post(client, b"urgent", f"timeout={20 * cost}&priority=3").status_code == 202
+
+
+def test_a_deadline_that_the_fair_turn_meets_is_met_behind_fifty(tmp_path: Path) -> None:
+    with gated(tmp_path, "linger") as (client, _), elsewhere(client) as other:
+        cost = post(client, b"measured", "wait=30").json()["cost_seconds"]
+        theirs = [post(client, b"theirs%d" % number).headers["location"] for number in range(50)]
+        mine = post(other, b"mine", f"timeout={20 * cost}")
+        assert mine.status_code == 202
+        until(lambda: client.get(mine.headers["location"]).json()["state"] == "succeeded")
+        assert client.get(theirs[-1]).json()["state"] == "queued"
+        for location in theirs:
+            client.delete(location)
+
+
+def test_a_deadline_is_judged_by_what_has_to_run(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    with serving(tmp_path, kinds={"toy": gate.engine()}) as client:
+        cost = measured(client, gate)
+        assert post(client, b"other", f"timeout={0.9 * cost}").status_code == 504
+        # Of this one all is stored but the export, which takes no time.
+        stl = post(client, b"measured", f"timeout={0.9 * cost}&format=stl&wait=30")
+        assert stl.json()["state"] == "succeeded"
 
 
 def test_a_full_queue_refuses_what_is_new_says_when_and_still_answers(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from meshkiln.engines import base
-from meshkiln.engines.base import Engine
+from meshkiln.engines.base import Engine, Stage
 from meshkiln.errors import BadInput
 from meshkiln.flights import Flights
 from meshkiln.generation import Ask, Driver, Flown, Outcome, Report, Told, Trace, advance
@@ -158,6 +158,16 @@ class Kiln:
         if made is None:
             return None
         return result_of(links, {last.stage.name: made}, time.perf_counter() - started)
+
+    def missing(self, request: Request) -> tuple[Stage, ...]:
+        """The stages that would run for `request` by what is stored now, first to last. Computes nothing."""
+        links = self.chain(request)
+        needed, missing = {links[-1].stage.name}, list[Stage]()
+        for link in reversed(links):
+            if link.stage.name in needed and (link.output is None or link.output not in self.store):
+                missing.append(link.stage)
+                needed.update(link.stage.reads)
+        return tuple(reversed(missing))
 
     def explain(self, picture: object, format: str = "glb", **parameters: object) -> tuple[Link, ...]:
         """The chain of the request that `generate` would serve with the same arguments."""

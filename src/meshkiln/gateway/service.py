@@ -187,7 +187,10 @@ class Service:
         if self.paused:
             raise Paused(f"intake is paused; {self.runs.waiting + len(self.runs.active)} generations go on", PAUSE)
         if not self.runs.there(name_of(request, ask.refresh)):
-            self.admission.admit(self.runs, request, timeout)
+            self.admission.admit(self.runs)
+            if timeout is not None:
+                needed = await asyncio.to_thread(self._needed, ask, request)
+                self.admission.in_time(self.runs, client, priority, needed, timeout)
         deadline = None if timeout is None else time.time() + timeout
         job, new = await asyncio.to_thread(
             lambda: self.jobs.accept(
@@ -258,6 +261,11 @@ class Service:
     def _request(self, ask: Ask, picture: bytes) -> Request:
         request, _ = self.kiln(ask.engine).request(picture, ask.parameters, ask.recipe)
         return request
+
+    def _needed(self, ask: Ask, request: Request) -> float:
+        """Compute seconds of the stages that have to run: what is stored is not made again."""
+        missing = request.engine.stages if ask.refresh else self.kilns[ask.engine].missing(request)
+        return self.admission.seconds(missing, request.parameters)
 
     def _enqueue(self, job: Job, request: Request) -> None:
         self._ends.setdefault(job.id, asyncio.Event())

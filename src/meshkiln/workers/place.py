@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from meshkiln.workers.keeper import Job
@@ -35,6 +35,10 @@ class Place:
             self.busy += now - self.since
             self.batches += 1
             self.batch = ()
+
+    def left(self, cost: Callable[[Job], float], now: float) -> float:
+        """Seconds until the batch in hand is done, by what its items are estimated to cost."""
+        return max(0.0, sum(map(cost, self.batch)) - (now - self.since)) if self.batch else 0.0
 
     def stats(self, worker: Worker | None, opened: float, now: float) -> WorkerStats:
         """What it tells. worker : its worker, None while that is being replaced; opened : when the pool was"""

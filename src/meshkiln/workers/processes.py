@@ -134,6 +134,16 @@ class Pool:
         with self._changed:
             return self._scheduler.costs.measured(stage.fingerprint, group_of(stage, parameters))
 
+    def free_in(self) -> float:
+        """Seconds until a worker takes up something else, by what was measured; 0 when one is idle."""
+        with self._changed:
+            now, costs = time.monotonic(), self._scheduler.costs
+
+            def cost(job: Job) -> float:
+                return costs.measured(job.task.stage.fingerprint, job.kind) or 0.0
+
+            return min(place.left(cost, now) for place in self._places.values() if not place.drained)
+
     def learn(self, stage: Stage, parameters: Mapping[str, Scalar], seconds: float) -> None:
         """Take in that an item of `stage`, run elsewhere, took `seconds`: estimates then cover it too."""
         with self._changed:
