@@ -107,15 +107,22 @@ def test_what_an_item_comes_to_does_not_depend_on_its_mates(pool: Pool) -> None:
     assert unpack(alone[3], NOISE.media_type)["noise"].shape == (13,)  # type: ignore[call-overload,index]
 
 
-def test_a_batch_costs_each_item_its_share(pool: Pool) -> None:
-    spin = stage("spin", batch=4)
-    # Both workers are kept busy, so that four wait and are taken together.
-    busy = [pool.submit(task(stage("spin"), b"150")) for _ in range(2)]
-    four = [pool.submit(task(spin, b"20")) for _ in range(4)]
-    seconds = {future.result().seconds for future in four}
-    assert len(seconds) <= 3, "shares of one batch are equal"
-    assert sum(future.result().seconds for future in four) == pytest.approx(0.08, rel=0.5)
-    assert [output(future.result()) for future in busy] == [b"150"] * 2
+def test_a_batch_costs_each_item_its_share(gate: Gate) -> None:
+    spin = stage("spin_timed", batch=4)
+    with Pool(1, preload=[spin]) as pool:
+        pool.submit(gate.task())
+        _, visitor = gate.arrived()
+        four = [pool.submit(task(spin, b"20")) for _ in range(4)]
+        time.sleep(0.3)  # waiting is no cost
+        began = time.perf_counter()
+        visitor.close()
+        costs = [future.result().seconds for future in four]
+        passed = time.perf_counter() - began
+        (took,) = {float(output(future.result())) for future in four}
+        assert pool.stats().batches == {1: 1, 4: 1}
+    # However busy the machine is: the batch's own time and no more is charged, in equal parts.
+    assert len(set(costs)) == 1, "shares of one batch are equal"
+    assert 0.08 <= took <= sum(costs) <= passed
 
 
 def test_workers_share_the_processors_and_yield_to_this_process(pool: Pool) -> None:
