@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import canary
 from meshkiln.engines.base import Work
 from meshkiln.engines.mesh import FINISH
+from meshkiln.engines.mesh.clusters import clustered
 from meshkiln.engines.mesh.finish import finish, solidify
-from meshkiln.engines.mesh.solid import distinct, fault
+from meshkiln.engines.mesh.solid import at_fault, distinct, fault
 from meshkiln.errors import StageFailed
 
 
@@ -145,6 +146,40 @@ def test_a_simplified_torus_is_a_torus(target):
     assert_solid(*simple)
     assert target * 0.9 <= len(simple[1]) <= target
     assert trimesh.Trimesh(*simple, process=False).euler_number == 0
+
+
+def shell(thickness, level=5):
+    """A hollow ball of radius 1 whose wall has the given thickness."""
+    vertices, faces = ball(level)
+    return both((vertices, faces), (vertices * np.float32(1 - thickness), faces[:, ::-1]))
+
+
+@pytest.mark.parametrize("mesh", [ball(5), torus(), shell(0.02)], ids=["ball", "torus", "thin shell"])
+def test_clustering_keeps_a_surface_what_it_is(mesh):
+    """The shell's wall is a third of a cell thick, so nearly every cell holds both its sides."""
+    vertices, faces = clustered(*mesh, 1.5, len(mesh[1]) // 4)
+    assert_solid(vertices, faces)
+    assert len(faces) < len(mesh[1])
+    before, after = (trimesh.Trimesh(*m, process=False) for m in (mesh, (vertices, faces)))
+    assert after.euler_number == before.euler_number
+    assert after.volume == pytest.approx(before.volume, rel=0.01)
+
+
+def test_an_open_mesh_is_not_clustered():
+    vertices, faces = ball(5)
+    assert clustered(vertices, faces[100:], 1.5, 4000) is None
+
+
+def test_vertices_at_fault_are_named():
+    pair = both(cube(), cube((1, 1, 1)))
+    welded = trimesh.Trimesh(*pair, process=True)
+    assert np.flatnonzero(at_fault(np.asarray(welded.faces), len(welded.vertices))).size == 1
+    vertices, faces = ball()
+    assert not at_fault(faces, len(vertices)).any()
+    assert set(np.flatnonzero(at_fault(faces[1:], len(vertices)))) == set(faces[0])
+    turned = faces.copy()
+    turned[5] = turned[5, ::-1]
+    assert at_fault(turned, len(vertices)).all()
 
 
 def test_triangles_are_not_made_up():

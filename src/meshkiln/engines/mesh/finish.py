@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.base import Work
+from meshkiln.engines.mesh.clusters import clustered
 from meshkiln.engines.mesh.solid import Faces, Vertices, back_to_back, closed, distinct, fault, volume
 from meshkiln.errors import StageFailed
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 AGGRESSIVENESS = (3, 5, 7)
 """How fast the collapse lowers its standards, in turn until the target is reached. The library's default, 7, at once
 gives the side whose faces come first half as many triangles as the other, and slivers."""
+
+MANY = 3.2
+"""Times the triangles asked for from which vertices are clustered before edges are collapsed …"""
+
+SPREAD = 1.5
+"""… in cells whose faces have this many times the area of a triangle asked for, which leaves half as many again."""
 
 Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 
@@ -88,15 +95,17 @@ def _welded(vertices: Vertices, faces: Faces) -> Mesh:
     """Vertices at one point made one, triangles without area in the index dropped, unused vertices dropped."""
     points = np.ascontiguousarray(vertices, np.float32)
     first, like = distinct(points)
-    linked = first[like][faces]
+    linked = faces if len(first) == len(points) else first[like][faces]
     a, b, c = linked.T
-    linked = linked[(a != b) & (b != c) & (c != a)]
-    return _compact(points, linked)
+    flat = (a == b) | (b == c) | (c == a)
+    return _compact(points, linked[~flat] if flat.any() else linked)
 
 
 def _compact(points: NDArray[np.float32], faces: NDArray[np.integer[Any]]) -> Mesh:
     used = np.zeros(len(points), np.bool_)
     used[faces] = True
+    if used.all():
+        return points.copy(), np.array(faces, np.int32, order="C")
     place = np.cumsum(used, dtype=np.int32) - 1
     return points[used], place[faces].astype(np.int32)
 
@@ -113,6 +122,10 @@ def _simplified(mesh: Mesh, target: int) -> Mesh:
 
     # Below a tetrahedron nothing closed is left.
     target = max(target, 4)
+    if len(mesh[1]) > MANY * target:
+        mesh = clustered(*mesh, SPREAD, target) or mesh
+    if len(mesh[1]) <= target:
+        return mesh
     for aggressiveness in AGGRESSIVENESS:
         points, faces = fast_simplification.simplify(*mesh, target_count=target, agg=aggressiveness)
         simple = _welded(points, faces)

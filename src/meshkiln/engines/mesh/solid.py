@@ -30,24 +30,32 @@ def fault(vertices: Vertices, faces: Faces) -> str:
         return "some vertices are in no triangle"
     if coincident := len(vertices) - len(distinct(vertices)[0]):
         return f"{coincident} vertices lie on others"
-    start, end = _ends(faces)
-    # Corner i of triangle f has number i·F + f, and so has the edge that leaves it.
-    leaving, returning = start * len(vertices) + end, end * len(vertices) + start
-    forward, backward = np.argsort(leaving), np.argsort(returning)
-    edges = leaving[forward]
-    if doubled := int((edges[1:] == edges[:-1]).sum()):
-        return f"{doubled} directed edges are in more than one triangle"
-    if unmatched := int((edges != returning[backward]).sum()):
-        return f"{unmatched} edges have a triangle on one side only, or both wound alike"
-    if folded := int(back_to_back(faces).sum()):
+    twin = _twins(faces, *_gathered(faces, len(vertices)))
+    if twin is None:
+        return _unpaired(faces, len(vertices))
+    if folded := int(_folded(faces, twin).sum()):
         return f"{folded} triangles lie on others, back to back"
-    twin = np.empty(len(edges), np.int64)
-    twin[backward] = forward
-    if pinched := _fans(twin, int(np.bincount(start).max())) - len(vertices):
+    if pinched := int(_fans(faces, twin, len(vertices)).sum()) - len(vertices):
         return f"{pinched} vertices join more than one fan of triangles"
     if volume(vertices, faces) <= 0:
         return "the triangles face inwards"
     return ""
+
+
+def at_fault(faces: Faces, count: int) -> NDArray[np.bool_]:
+    """Which of `count` vertices keep triangles (F, 3), none of which names a vertex twice, from closing around them."""
+    found = np.zeros(count, np.bool_)
+    edge, number = _gathered(faces, count)
+    twin = _twins(faces, edge, number)
+    if twin is not None:
+        found[faces[_folded(faces, twin)]] = True
+        found |= _fans(faces, twin, count) != 1
+        return found
+    first = np.flatnonzero(np.concatenate([[True], edge[1:] != edge[:-1]]))
+    wrong = edge[first[np.diff(first, append=len(edge)) != 2]]
+    # Where all are in two triangles, some triangles are wound against others: no vertex is to blame.
+    found[wrong // count] = found[wrong % count] = True
+    return found if len(wrong) else np.ones(count, np.bool_)
 
 
 def volume(vertices: Vertices, faces: Faces) -> float:
@@ -74,10 +82,73 @@ def back_to_back(faces: Faces) -> NDArray[np.bool_]:
     return folded
 
 
+def _twins(faces: Faces, edge: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.int32] | None:
+    """For each directed edge its reverse, (3·F,); None unless each is in one triangle and its reverse in one other.
+
+    edge, number : as `_gathered` gives them. The edge that leaves corner i of triangle f has number i·F + f.
+    """
+    if len(edge) % 2 or (edge[::2] != edge[1::2]).any() or (edge[1:-1:2] == edge[2::2]).any():
+        return None
+    one, other = number[::2], number[1::2]
+    start = faces.T.ravel()
+    if (start[one] == start[other]).any():
+        return None
+    twin = np.empty(len(number), np.int32)
+    twin[one], twin[other] = other, one
+    return twin
+
+
+def _gathered(faces: Faces, count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """All directed edges in an order that brings those with the same two ends together: ends, as lower · `count` +
+    higher, and the edges' numbers."""
+    start, end = _ends(faces)
+    edge = (np.minimum(start, end) * count + np.maximum(start, end)).astype(np.uint64)
+    bits = len(edge).bit_length()
+    if bits + (count * count).bit_length() > 64:
+        order = np.argsort(edge, kind="stable")
+        return edge[order], order.astype(np.uint64)
+    # Sorting numbers that carry their place is several times faster than sorting places by what is there.
+    edge <<= np.uint64(bits)
+    edge |= np.arange(len(edge), dtype=np.uint64)
+    edge.sort()
+    return edge >> np.uint64(bits), edge & np.uint64((1 << bits) - 1)
+
+
+def _unpaired(faces: Faces, count: int) -> str:
+    """What is wrong with the edges of triangles whose edges are no twins."""
+    start, end = _ends(faces)
+    leaving, returning = np.sort(start * count + end), np.sort(end * count + start)
+    if doubled := int((leaving[1:] == leaving[:-1]).sum()):
+        return f"{doubled} directed edges are in more than one triangle"
+    lone = len(np.setdiff1d(leaving, returning, assume_unique=True))
+    return f"{lone} edges have a triangle on one side only, or both wound alike"
+
+
 def _ends(faces: Faces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Each triangle's directed edges, by start and end: first the edges that leave corner 0, then 1, then 2."""
-    start = faces.astype(np.int64).T.ravel()
-    return start, np.roll(faces.astype(np.int64), -1, axis=1).T.ravel()
+    start = faces.T.astype(np.int64)
+    return start.ravel(), start[[1, 2, 0]].ravel()
+
+
+def _folded(faces: Faces, twin: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """As `back_to_back`, where the twins are known: a fold's triangles have all their edges in common."""
+    across = faces.T[[2, 0, 1]].ravel()
+    folded: NDArray[np.bool_] = (across == across[twin]).reshape(3, -1).any(axis=0)
+    return folded
+
+
+def _fans(faces: Faces, twin: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """How many fans of triangles there are around each of `count` vertices."""
+    start = faces.T.ravel()
+    # From a corner to the next one around the same vertex: over the reverse of the edge that leaves it.
+    following = twin + np.int32(len(faces))
+    following[following >= len(twin)] -= np.int32(len(twin))
+    corner = np.arange(len(twin), dtype=np.int32)
+    least = corner
+    for _ in range(int(np.bincount(start).max()).bit_length()):
+        least = np.minimum(least, least[following])
+        following = following[following]
+    return np.bincount(start[least == corner], minlength=count)
 
 
 def distinct(vertices: Vertices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -99,19 +170,3 @@ def distinct(vertices: Vertices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
-
-
-def _fans(twin: NDArray[np.int64], most: int) -> int:
-    """How many fans of triangles there are around all vertices of a closed mesh.
-
-    twin : for each directed edge, named by the corner it leaves, its reverse
-    most : triangles around the busiest vertex
-    """
-    # From a corner to the next one around the same vertex: over the reverse of the edge that leaves it.
-    following = (twin + len(twin) // 3) % len(twin)
-    corner = np.arange(len(twin))
-    least = corner
-    for _ in range(most.bit_length()):
-        least = np.minimum(least, least[following])
-        following = following[following]
-    return int((least == corner).sum())
