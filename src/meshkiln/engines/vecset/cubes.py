@@ -167,8 +167,7 @@ class _Layout(NamedTuple):
 def _layout(edge: int) -> _Layout:
     offset = np.stack(np.unravel_index(np.arange(edge**3), (edge,) * 3), axis=1)
     step = np.array([edge * edge, edge, 1], np.int32)
-    own: NDArray[np.bool_] = (offset < edge - 1).all(axis=1)
-    return _Layout(own, offset.astype(np.float64), step, np.array(CORNERS, np.int32) @ step)
+    return _Layout(offset.max(axis=1) < edge - 1, offset.astype(np.float64), step, np.array(CORNERS, np.int32) @ step)
 
 
 def extract(
@@ -267,8 +266,7 @@ def _joined(values: F32, case: NDArray[np.uint8], cell: NDArray[np.int64], layou
     """For each cell, the ambiguous faces (as bits) whose bilinear saddle is inside, so that their insides join."""
     joined = np.zeros(len(case), np.uint8)
     table = tables().ambiguous
-    any_at_all: NDArray[np.bool_] = table.any(axis=1)
-    some = np.flatnonzero(any_at_all[case])
+    some = np.flatnonzero((table.sum(axis=1) > 0)[case])
     for number, face in enumerate(FACES):
         open_ = some[table[case[some], number]]
         a, b, c, d = (values[cell[open_] + layout.corner[corner]].astype(np.float64) for corner in face)
