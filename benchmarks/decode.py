@@ -1,4 +1,4 @@
-"""Dense against sparse decoding: field queries, seconds, memory, and whether the surface is the same.
+"""The decoders: field queries, seconds, memory; whether sparse and dense give one surface, and how far off patches are.
 
     MESHKILN_DATA=… python benchmarks/decode.py [--shapes 20]
 
@@ -20,7 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from meshkiln.engines.vecset import ENGINE, bricks, cubes, decode, dense, grid, manifest, runtime, sample, sparse
+from meshkiln.engines.vecset import (
+    ENGINE,
+    bricks,
+    cubes,
+    decode,
+    dense,
+    grid,
+    manifest,
+    patches,
+    runtime,
+    sample,
+    sparse,
+)
 from quality import cut, picture_files, run
 from results_file import Bar, Results
 
@@ -29,6 +41,7 @@ WHOLE = 256
 """The largest grid that is decoded densely to the end."""
 
 
+@cache
 def features(number: int) -> NDArray[np.float32]:
     """What the query graph wants, (L, W), of the picture with that number."""
     files = picture_files()
@@ -48,6 +61,10 @@ def speed(resolution: int, number: int) -> dict[str, Any]:
     """Queries and seconds of both decoders for one shape."""
     its = field(number)
     its(np.zeros((8000, 3), np.float32))
+    patches.decode_one(features(number), resolution)
+    started = time.perf_counter()
+    patched, nodes = patches.decode_one(features(number), resolution)
+    patches_seconds = time.perf_counter() - started
     started = time.perf_counter()
     mesh, cost = sparse.decode_one(its, resolution)
     sparse_seconds = time.perf_counter() - started
@@ -56,7 +73,7 @@ def speed(resolution: int, number: int) -> dict[str, Any]:
     if resolution <= WHOLE:
         whole = dense.decode(its, resolution)
         dense_seconds = time.perf_counter() - started
-        shares = agreement(whole, mesh, resolution)
+        shares = {**agreement(whole, mesh, resolution), **deviation(whole, patched, resolution)}
     else:
         shares = {}
         coordinate = grid.axis(resolution)
@@ -72,6 +89,8 @@ def speed(resolution: int, number: int) -> dict[str, Any]:
         "sparse_calls": cost.calls,
         "sparse_s": sparse_seconds,
         "sparse_query_s": field_seconds(its, cost.queries),
+        "patches_queries": nodes.queries,
+        "patches_s": patches_seconds,
         "faces": len(mesh.faces),
         **shares,
     }
@@ -96,6 +115,13 @@ def agreement(whole: grid.Mesh, found: grid.Mesh, resolution: int) -> dict[str, 
         "sparse_true": float((cKDTree(whole.vertices).query(found.vertices)[0] <= near).mean()),
         "vertices": len(whole.vertices),
     }
+
+
+def deviation(whole: grid.Mesh, found: grid.Mesh, resolution: int) -> dict[str, float]:
+    """Quantiles of how far the patch decoder's vertices and the dense decoder's are from the others' nearest, in cells
+    of the grid."""
+    far = np.concatenate([cKDTree(a.vertices).query(b.vertices)[0] for a, b in ((whole, found), (found, whole))])
+    return {f"patches_off_q{q}": float(np.quantile(far, q / 100)) * resolution / 2 for q in (50, 95, 99)}
 
 
 def equality(number: int, resolution: int) -> dict[str, Any]:
@@ -178,7 +204,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=20, help="whose surfaces are compared")
     parser.add_argument("--timed", type=int, default=3, help="shapes timed at each resolution")
     given = parser.parse_args()
-    modules = (bricks, cubes, decode, dense, grid, runtime, sample, sparse)
+    modules = (bricks, cubes, decode, dense, grid, patches, runtime, sample, sparse)
     sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
     results = Results("decode", ["onnxruntime", "scikit-image"], sources)
 
@@ -192,6 +218,7 @@ def main() -> None:
         its = {name: median(row[name] for row in rows) for name in rows[0]}
         its["fewer_queries"] = median(row["dense_queries"] / row["sparse_queries"] for row in rows)
         its["faster"] = median(row["dense_s"] / row["sparse_s"] for row in rows)
+        its["patches_faster"] = median(row["dense_s"] / row["patches_s"] for row in rows)
         table[str(resolution)] = {name: round(value, 4) for name, value in its.items()}
         print(resolution, table[str(resolution)], flush=True)
     same = [results.item(f"equal {n}", lambda n=n: equality(n, 128)) for n in range(given.shapes)]
@@ -226,6 +253,8 @@ def main() -> None:
         notes=[
             f"dense above {WHOLE}³ is scaled from 60 chunks of {dense.CHUNK} queries, without marching cubes",
             "missed: share of loose pieces 0.3 to 0.8 coarse cells thick that were not found, by `margin`",
+            "patches_off: quantiles of the distance between the patch decoder's vertices and the dense one's nearest, "
+            "both ways, in cells of the grid",
             "peak memory: of the decoder's own arrays, for a ball of radius 0.85; the runtime's come on top",
         ],
     )

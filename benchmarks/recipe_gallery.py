@@ -3,8 +3,8 @@
     MESHKILN_DATA=… python benchmarks/recipe_gallery.py [--out docs] [--shapes 12]
 
 Writes recipes.webp: the picture, then front and side by each recipe. Real meshes, evenly taken from all of them in the
-alphabet's order, from their first camera. The reference's latents are decoded by the sparse decoder, which gives the
-same surface (benchmarks/decode.py).
+alphabet's order, from their first camera. The reference's dense grid is decoded sparsely, which gives the same surface
+(benchmarks/decode.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def made(name: str, resolution: int) -> Row:
     seen = real_meshes.look(name, 0)
     row = [on_ground(Image.fromarray(seen.rgba))]
     for recipe in RECIPES:
-        asked: Mapping[str, Scalar] = {**ENGINE.recipes[recipe], "decoder": "sparse", "octree_resolution": resolution}
+        asked: Mapping[str, Scalar] = {**ENGINE.recipes[recipe], "octree_resolution": resolution}
+        if asked["decoder"] == "dense":
+            asked = {**asked, "decoder": "sparse"}
         value = run(ENGINE.stages[2:5], {"pixels": seen.rgba}, ENGINE.canonical(asked))
         row += tiles(trimesh.Trimesh(value["vertices"], value["faces"], process=False), ("front", "side"))
     print(name, flush=True)

@@ -11,9 +11,8 @@ quality : the loss of `balanced` and `fast` against `reference` in five metrics,
 curve : all combinations of model, steps, solver and guidance on some of the frozen shapes: docs/recipes.svg, which has
     seconds against quality
 
-In `quality` and `curve` the reference's latents are decoded by the sparse decoder at 128³ as everybody's are:
-benchmarks/decode.py shows that the two decoders give one surface. So they judge sampling; what decoding gives away is
-measured there.
+In `quality` (at 256³) and `curve` (at 128³) a dense grid is decoded sparsely: benchmarks/decode.py shows that the two
+decoders give one surface. `fast` is decoded as it is served.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 import recipes_report
 from meshkiln.engines.base import PICTURE, Scalar, Work
 from meshkiln.engines.sampling import batch, forecast, plan, trajectory
-from meshkiln.engines.vecset import ENGINE, decode, dense, encode, grid, manifest, runtime, sample, sparse
+from meshkiln.engines.vecset import ENGINE, decode, dense, encode, grid, manifest, patches, runtime, sample, sparse
 from meshkiln.quality import metrics
 from quality import picture_files
 from results_file import Bar, Results, data_folder
@@ -42,8 +41,10 @@ from results_file import Bar, Results, data_folder
 RECIPES = ("reference", "balanced", "fast")
 MODEL = ("encode", "sample", "decode", "finish")
 METRICS = ("volume_iou", "f_score_0.02", "f_score_0.05", "silhouette_iou", "normal_consistency")
-RESOLUTION = 128
-"""Cells of the grid for measuring quality, as in benchmarks/quality.py."""
+RESOLUTION = 256
+"""Cells of the grid that `quality` judges: what is served."""
+COARSE = 128
+"""Cells of the grid that `curve` judges, and that a test shape's own surface is taken from."""
 POINTS = 20_000
 """Points on each surface for measuring it: of a shape the same for every recipe."""
 CHUNKS = 24
@@ -63,7 +64,7 @@ def counting() -> Iterator[dict[str, int]]:
     def counted(name: str, **inputs: Any) -> Any:
         if name in ("flow.onnx", "student.onnx"):
             asked["evaluations"] += len(inputs["x"])
-        if name == "query.onnx":
+        if name in ("query.onnx", "nodes.onnx"):
             asked["queries"] += inputs["points"].shape[0] * inputs["points"].shape[1]
         return plain(name, **inputs)
 
@@ -170,6 +171,7 @@ def judged(
     reference: trimesh.Trimesh,
     asked: Mapping[str, Mapping[str, Scalar]],
     eye: metrics.Camera | None = None,
+    resolution: int = RESOLUTION,
 ) -> dict[str, Any]:
     """The five metrics of each of the parameters' meshes, what sampling took, and how far its latents are from the
     first parameters' (root mean square; another seed's are about 0.85 away)."""
@@ -177,7 +179,8 @@ def judged(
     every = latents(rgba, list(asked.values()))
     first = every[0]["value"]["latents"]
     for name, made in zip(asked, every, strict=True):
-        work = Work((made["value"],), {"octree_resolution": RESOLUTION, "decoder": "sparse"})
+        decoder = "patches" if asked[name]["decoder"] == "patches" else "sparse"
+        work = Work((made["value"],), {"octree_resolution": resolution, "decoder": decoder})
         (mesh,) = decode.decode([work])
         assert isinstance(mesh, dict)
         solid = trimesh.Trimesh(mesh["vertices"], mesh["faces"], process=False)
@@ -198,7 +201,7 @@ def procedural(index: int) -> tuple[NDArray[np.uint8], trimesh.Trimesh]:
     from training import testset
 
     item = testset.item(index)
-    solid, _ = sparse.decode_one(lambda p: -item.distance(p), RESOLUTION)
+    solid, _ = sparse.decode_one(lambda p: -item.distance(p), COARSE)
     return item.rgba, trimesh.Trimesh(*solid, process=False)
 
 
@@ -285,7 +288,7 @@ def curve(results: Results, shapes: int) -> dict[str, Any]:
     chosen = [int(i) for i in np.linspace(0, 199, shapes).round()]
     rows = []
     for number, i in enumerate(chosen):
-        rows.append(results.item(f"curve {i}", lambda i=i: judged(*procedural(i), tried)))
+        rows.append(results.item(f"curve {i}", lambda i=i: judged(*procedural(i), tried, resolution=COARSE)))
         print(f"shape {number + 1} of {shapes}", flush=True)
     return recipes_report.curve(rows, METRICS, tried)
 
@@ -326,7 +329,21 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.parts) - {"speed", "quality", "curve"}:
         parser.error(f"no part is called {', '.join(sorted(unknown))}")
-    modules = (batch, forecast, plan, trajectory, decode, dense, encode, grid, runtime, sample, sparse, metrics)
+    modules = (
+        batch,
+        forecast,
+        plan,
+        trajectory,
+        decode,
+        dense,
+        encode,
+        grid,
+        patches,
+        runtime,
+        sample,
+        sparse,
+        metrics,
+    )
     sources = [*(m.__file__ for m in modules), recipes_report.__file__, manifest.FOLDER / "manifest.json"]
     recipes = manifest.FOLDER.parent / "__init__.py"
     ran: list[bool] = []
@@ -359,7 +376,9 @@ def weights() -> str:
     """Names the weights that were measured."""
     files = manifest.manifest().files
     return " ".join(
-        f"{name} {files[name][:12]}" for name in ("flow.onnx", "student.onnx", "query.onnx") if name in files
+        f"{name} {files[name][:12]}"
+        for name in ("flow.onnx", "student.onnx", "query.onnx", "nodes.onnx")
+        if name in files
     )
 
 
@@ -371,7 +390,7 @@ NOTES = {
     "quality": [
         "loss: (reference − recipe) / reference of the means; `upper` is the 97.5 % quantile of a paired bootstrap "
         "over shapes (10,000 resamples; views of one mesh stay together), `lower` the 2.5 %",
-        "128³, 20,000 points a surface, everybody's latents decoded sparsely; one seed",
+        "256³, 20,000 points a surface, the reference's dense grid decoded sparsely (one surface); one seed",
     ],
     "curve": ["means over shapes; loss and its 95 % interval against the reference, paired by shape"],
 }

@@ -28,7 +28,8 @@ def main() -> int:
     imported = results.item("import", lambda: fresh(clock.format("import meshkiln.engines.vecset")))
     figures = {"import_s": imported}
     for recipe in ("fast", "reference"):
-        names = runtime.wanted(str(ENGINE.canonical(ENGINE.recipes[recipe])["model"]))
+        parameters = ENGINE.canonical(ENGINE.recipes[recipe])
+        names = runtime.wanted(str(parameters["model"]), str(parameters["decoder"]))
         code = "import numpy, onnxruntime; from meshkiln.engines.vecset import runtime; "
         code += clock.format(f"runtime.load({names!r})")
         figures[f"load_{recipe}_s"] = results.item(f"load {recipe}", lambda c=code: fresh(c))

@@ -247,6 +247,26 @@ def test_a_student_begins_as_the_teacher_says_whatever_the_span() -> None:
         assert torch.allclose(said, teacher(x, t, tokens), atol=1e-5)
 
 
+def test_patches_begin_as_the_query_head_at_the_nodes_and_between_its_values_there() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.autoencoder import Autoencoder
+    from training.patches import CELLS, CORNERS, begin
+
+    torch.manual_seed(0)
+    autoencoder = Autoencoder().eval()
+    patches = begin(autoencoder).eval()
+    torch.nn.init.zeros_(patches.last.weight)
+    features = autoencoder.features(torch.randn(2, 100, 16))
+    cells = torch.tensor([[[3.0, 30.0, 17.0]], [[31.0, 0.0, 12.0]]])
+    corners = (cells + torch.tensor(CORNERS)) * (2 / CELLS) - 1
+    with torch.no_grad():
+        at_nodes = autoencoder.query(features, corners)
+        assert torch.allclose(patches(features, cells, torch.tensor(CORNERS))[:, 0], at_nodes, atol=1e-4)
+        between = patches(features, cells, torch.rand(50, 3))[:, 0]
+    assert (between <= at_nodes.max(1, keepdim=True).values + 1e-4).all()
+    assert (between >= at_nodes.min(1, keepdim=True).values - 1e-4).all()
+
+
 def test_a_straight_guided_path_is_followed_exactly_and_ends_where_the_velocity_leads() -> None:
     torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
     from training.student import GRID, paths

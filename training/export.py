@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from meshkiln.engines.vecset.crop import FILL, SIZE
 from training.autoencoder import SHARPNESS, Autoencoder
 from training.flow import Flow
+from training.patches import CELLS, Patches
 from training.student import GRID, Student
 
 OPSET = 18
@@ -56,6 +57,29 @@ class _Query(nn.Module):
 
     def forward(self, features: Tensor, points: Tensor) -> Tensor:
         return self.a.query(features, points)
+
+
+class _Nodes(nn.Module):
+    def __init__(self, patches: Patches) -> None:
+        super().__init__()
+        self.patches = patches
+
+    def forward(self, features: Tensor, points: Tensor) -> Tensor:
+        return self.patches.nodes(features, points)
+
+
+class _Basis(nn.Module):
+    def __init__(self, patches: Patches) -> None:
+        super().__init__()
+        self.patches = patches
+
+    def forward(self, offsets: Tensor) -> Tensor:
+        return self.patches.basis(offsets)
+
+
+class _Blend(nn.Module):
+    def forward(self, held: Tensor, corners: Tensor, table: Tensor) -> Tensor:
+        return held[corners].flatten(1) @ table
 
 
 class _ShapeEncoder(nn.Module):
@@ -131,7 +155,7 @@ def write(
     path: Path,
     shrink: Callable[[onnx.ModelProto], None] = halve,
 ) -> float:
-    """Exports, shrinks, checks against torch at another batch size; returns the largest difference seen."""
+    """Exports, shrinks, checks against torch at another batch size (of what has one); the largest difference."""
     module.eval()
     torch.onnx.export(
         module,
@@ -152,11 +176,49 @@ def write(
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    again = {k: torch.cat([v, v * 0.5, v]) for k, v in inputs.items()}
+    again = {k: torch.cat([v, v.flip(0), v]) if 0 in axes.get(k, {}) else v for k, v in inputs.items()}
     with torch.no_grad():
         want = module(*again.values()).numpy()
     got = session.run(None, {k: v.numpy() for k, v in again.items()})[0]
     return float(np.abs(got - want).max())
+
+
+def write_patches(weights: dict[str, Tensor], features: Tensor, out: Path) -> dict[str, float]:
+    """The patch decoder's three graphs: what nodes hold, what it counts for, and their product."""
+    patches = Patches().eval()
+    patches.load_state_dict(weights)
+    points, offsets = torch.rand(2, 77, 3) * 2 - 1, torch.rand(27, 3)
+    with torch.no_grad():
+        held, table = patches.nodes(features, points)[0], patches.basis(offsets)
+    count = {0: "batch", 1: "count"}
+    return {
+        "nodes": write(
+            _Nodes(patches),
+            {"features": features, "points": points},
+            "held",
+            {"features": {0: "batch"}, "points": count, "held": count},
+            out / "nodes.onnx",
+        ),
+        "basis": write(
+            _Basis(patches),
+            {"offsets": offsets},
+            "table",
+            {"offsets": {0: "places"}, "table": {1: "places"}},
+            out / "basis.onnx",
+        ),
+        "blend": write(
+            _Blend(),
+            {"held": held, "corners": torch.randint(0, len(held), (5, 8)), "table": table},
+            "logits",
+            {
+                "held": {0: "nodes"},
+                "corners": {0: "cells"},
+                "table": {1: "places"},
+                "logits": {0: "cells", 1: "places"},
+            },
+            out / "blend.onnx",
+        ),
+    }
 
 
 def main() -> None:
@@ -212,6 +274,7 @@ def main() -> None:
             "z",
             {"surface": {0: "batch", 1: "count"}, "z": batch},
             args.out / "shape_encoder.onnx",
+            quarter,
         ),
     }
     if (args.run / "student.pt").exists():
@@ -226,6 +289,9 @@ def main() -> None:
             args.out / "student.onnx",
             quarter,
         )
+    if (args.run / "patches.pt").exists():
+        states["patches"] = torch.load(args.run / "patches.pt", weights_only=True)
+        worst |= write_patches(states["patches"]["average"], features, args.out)
     np.save(args.out / "null.npy", flow.null_tokens().detach().numpy().astype(np.float32))
     files = sorted(p for p in args.out.iterdir() if p.suffix in (".onnx", ".npy"))
     manifest = {
@@ -246,6 +312,7 @@ def main() -> None:
         },
         "trained": {k: {"steps": s["steps"], "hours": round(s["spent"] / 3600, 2)} for k, s in states.items()},
         **({"student": {**states["student"]["extra"], "grid": GRID}} if "student" in states else {}),
+        **({"patches": {"cells": CELLS}} if "patches" in states else {}),
         "note": args.note,
         "files": {p.name: blake3(p.read_bytes()).hexdigest() for p in files},
     }

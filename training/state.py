@@ -1,6 +1,6 @@
 """Averaged weights as half-precision arrays: all that a further leg of training needs to start from.
 
-python -m training.state RUN training/state        # writes autoencoder.npz, flow.npz and, if there, student.npz
+python -m training.state RUN training/state        # writes autoencoder.npz, flow.npz; student.npz, patches.npz if there
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(model: nn.Module, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in ("autoencoder", "flow", "student"):
-        if name == "student" and not (Path(sys.argv[1]) / "student.pt").exists():
+    for name in ("autoencoder", "flow", "student", "patches"):
+        if name in ("student", "patches") and not (Path(sys.argv[1]) / "student.pt").exists():
             continue
         save(Path(sys.argv[1]) / f"{name}.pt", Path(sys.argv[2]) / f"{name}.npz")

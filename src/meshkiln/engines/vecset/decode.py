@@ -1,4 +1,4 @@
-"""Stage `decode`: a latent set's occupancy field becomes a closed mesh, densely or sparsely."""
+"""Stage `decode`: a latent set's occupancy field becomes a closed mesh, by one of three decoders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.base import Work
-from meshkiln.engines.vecset import camera, dense, runtime, sparse
+from meshkiln.engines.vecset import camera, dense, patches, runtime, sparse
 from meshkiln.engines.vecset.floaters import without_floaters
-from meshkiln.engines.vecset.grid import F32, Field
+from meshkiln.engines.vecset.grid import F32, Field, Mesh
+from meshkiln.engines.vecset.manifest import manifest
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
@@ -22,8 +23,7 @@ CALL = 4096
 
 def warm() -> None:
     """Load the graphs."""
-    runtime.session("latents.onnx")
-    runtime.session("query.onnx")
+    runtime.load(runtime.DECODERS["patches" if "nodes.onnx" in manifest().files else "sparse"])
 
 
 def decode(batch: Sequence[Work]) -> list[Value]:
@@ -34,16 +34,21 @@ def decode(batch: Sequence[Work]) -> list[Value]:
     features = runtime.run("latents.onnx", z=np.stack([work.inputs[0]["latents"] for work in batch]))
     values: list[Value] = []
     for work, its in zip(batch, features, strict=True):
-        resolution = int(work.parameters["octree_resolution"])
-        if work.parameters["decoder"] == "dense":
-            mesh = dense.decode(field(its), resolution)
-        else:
-            mesh = sparse.decode([field(its)], resolution)[0]
-        mesh = without_floaters(mesh)
+        decoder, resolution = str(work.parameters["decoder"]), int(work.parameters["octree_resolution"])
+        mesh = without_floaters(surface(its, decoder, resolution))
         seen_from = camera.fit(mesh, np.unpackbits(work.inputs[0]["outline"], axis=1).astype(bool))
         project = uv_project(seen_from, work.inputs[0]["window"])
         values.append({"vertices": mesh.vertices, "faces": mesh.faces, "uv_project": project})
     return values
+
+
+def surface(features: F32, decoder: str, resolution: int) -> Mesh:
+    """The surface of the field of `features` (L, W), given by latents.onnx."""
+    if decoder == "patches":
+        return patches.decode_one(features, resolution)[0]
+    if decoder == "dense":
+        return dense.decode(field(features), resolution)
+    return sparse.decode_one(field(features), resolution)[0]
 
 
 def uv_project(seen_from: camera.Camera, window: NDArray[np.float64]) -> NDArray[np.float64]:

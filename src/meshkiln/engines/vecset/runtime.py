@@ -107,9 +107,17 @@ def opened(name: str, count: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path(name), options, providers=[chosen, *fallback])
 
 
-def wanted(model: str) -> list[str]:
-    """The graphs that a generation runs with the parameter `model`."""
-    return ["encoder.onnx", "student.onnx" if model == "student" else "flow.onnx", "latents.onnx", "query.onnx"]
+DECODERS = {
+    "patches": ("latents.onnx", "nodes.onnx", "basis.onnx", "blend.onnx"),
+    "sparse": ("latents.onnx", "query.onnx"),
+    "dense": ("latents.onnx", "query.onnx"),
+}
+"""The graphs that each decoder runs."""
+
+
+def wanted(model: str, decoder: str) -> list[str]:
+    """The graphs that a generation runs with these values of the parameters `model` and `decoder`."""
+    return ["encoder.onnx", "student.onnx" if model == "student" else "flow.onnx", *DECODERS[decoder]]
 
 
 def load(names: Sequence[str]) -> None:
