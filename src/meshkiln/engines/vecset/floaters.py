@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshkiln.engines.vecset.grid import Mesh
 
@@ -12,19 +13,39 @@ SHARE = 0.02
 
 def without_floaters(mesh: Mesh, share: float = SHARE) -> Mesh:
     """The pieces of a closed mesh that enclose at least `share` of what the largest does, cavities counted alike."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     if len(mesh.faces) == 0:
         return mesh
     count = len(mesh.vertices)
-    sides = mesh.faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(sides), np.int8), (sides[:, 0], sides[:, 1])), shape=(count, count))
-    pieces, piece = connected_components(graph, directed=False)
-    if pieces == 1:
+    piece = pieces(mesh.faces, count)[mesh.faces[:, 0]]
+    if not piece.any():
         return mesh
-    a, b, c = mesh.vertices.astype(np.float64)[mesh.faces].transpose(1, 0, 2)
-    volume = np.abs(np.bincount(piece[mesh.faces[:, 0]], np.einsum("ij,ij->i", a, np.cross(b, c)), pieces))
-    kept = (volume >= share * volume.max())[piece]
-    number = np.cumsum(kept) - 1
-    return Mesh(mesh.vertices[kept], number[mesh.faces[kept[mesh.faces[:, 0]]]].astype(np.int32))
+    x, y, z = np.ascontiguousarray(mesh.vertices.T)
+    a, b, c = np.ascontiguousarray(mesh.faces.T)
+    six = x[a] * (y[b] * z[c] - z[b] * y[c]) + y[a] * (z[b] * x[c] - x[b] * z[c]) + z[a] * (x[b] * y[c] - y[b] * x[c])
+    volume = np.abs(np.bincount(piece, six, count))
+    faces = mesh.faces[(volume >= share * volume.max())[piece]]
+    kept = np.zeros(count, bool)
+    kept[faces] = True
+    number = np.cumsum(kept, dtype=np.int32) - np.int32(1)
+    return Mesh(mesh.vertices[kept], number[faces])
+
+
+def pieces(faces: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    """For each of `count` vertices, the lowest one of those that faces (F, 3) connect it with.
+
+    Every vertex is hooked to its lowest neighbour and trees are made flat, until no face lies in two of them. Vertices
+    that lie together have numbers that do, so most of the work is done at once.
+    """
+    lowest = np.arange(count, dtype=np.int32)
+    while len(faces):
+        corners = np.ascontiguousarray(faces.T)
+        least = corners.min(axis=0)
+        above = np.arange(count, dtype=np.int32)
+        for corner in corners:
+            np.minimum.at(above, corner, least)
+        while not np.array_equal(further := above[above], above):
+            above = further
+        lowest = above[lowest]
+        a, b, c = corners = above[corners]
+        faces = corners.T[(a != b) | (b != c)]
+    return lowest
