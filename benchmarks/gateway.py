@@ -2,243 +2,41 @@
 
     python benchmarks/gateway.py [--short]
 
-Needs wrk (the load generator) and nginx (a peer), both Debian packages; what is missing is said, and its bars are left
-unmeasured. Every server has one worker on the loopback, and shares the cores with the load. Cases are interleaved
-between servers in rounds; a ratio is the median of the rounds' ratios.
+This is the benchmark of HTTP; a module called `http` would stand in front of the standard library's. Needs wrk (the
+load generator) and nginx (a peer), both Debian packages; what is missing is said, and its bars are left unmeasured.
+Every server has one worker on the loopback, and shares the cores with the load. Cases are interleaved between servers
+in rounds; a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
-import http.client
-import io
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from blobs import padded, picture
 from meshkiln.gateway import artifacts, connection, hosts, hotpath, serve, service, uploads
 from meshkiln.keys import Key, digest
 from meshkiln.store.base import Artifact
 from meshkiln.store.disk import Disk
 from results_file import Bar, Results
+from servers import Peer, counts, get, meshkiln, nginx, post, uvicorn_peer
+from wrk import Load, ratios, table
 
-HERE = Path(__file__).parent
 SIZES = {"small": 1024, "64k": 64 * 2**10, "2m": 2 * 2**20}
-SCRIPT = """
-wrk.method = "%s"
-%s
-local paused = %d
-if paused > 0 then function delay() return math.random(0, 2 * paused) end end
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format(
-    '\\nFIGURES {"rate": %%f, "p50": %%f, "p99": %%f, "most": %%f, "errors": %%d, "requests": %%d}\\n',
-    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    latency.max / 1e3, errors.connect + errors.read + errors.write + errors.status + errors.timeout, summary.requests))
-end
-"""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server under load."""
-
-    name: str
-    port: int
-    process: subprocess.Popen[bytes]
-
-    def resident(self) -> float:
-        """MiB its process holds."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+)", text)
-        assert found
-        return int(found[1]) / 1024
-
-
-# Starting and stopping.
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(name: str, command: list[str], port: int, ready: str, **environment: str) -> Iterator[Peer]:
-    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=HERE)
-    try:
-        until = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if get(port, ready)[0] < 500:
-                    break
-            if process.poll() is not None or time.monotonic() > until:
-                sys.exit(f"{name} did not start")
-            time.sleep(0.05)
-        yield Peer(name, port, process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def meshkiln(folder: Path, **settings: str) -> contextlib.AbstractContextManager[Peer]:
-    port = free_port()
-    command = [sys.executable, "-c", "from meshkiln.cli import main; main()", "serve", "--port", str(port)]
-    environment = {
-        "MESHKILN_CACHE_DIR": str(folder / "cache"),
-        "MESHKILN_DATA_DIR": str(folder / "data"),
-        "MESHKILN_QUEUE_SECONDS": "1e6",
-    }
-    return running("meshkiln", command, port, "/readyz", **environment, **settings)
-
-
-def nginx(folder: Path, files: Path) -> contextlib.AbstractContextManager[Peer] | None:
-    found = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if found is None:
-        return None
-    port = free_port()
-    configuration = folder / "nginx.conf"
-    temporary = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi"))
-    user = "user root;" if os.geteuid() == 0 else ""
-    configuration.write_text(
-        f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit; {user}\n"
-        "events { worker_connections 1024; }\n"
-        f"http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; open_file_cache max=100;\n"
-        f"{temporary}\nuwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n"
-        f"server {{ listen 127.0.0.1:{port} backlog=4096; root {files}; }} }}\n"
-    )
-    return running("nginx", [found, "-c", str(configuration), "-p", str(folder)], port, "/small.bin")
-
-
-def uvicorn_peer(name: str, files: Path) -> contextlib.AbstractContextManager[Peer]:
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", f"gateway_peers:{name}", "--port", str(port), "--loop", "uvloop"]
-    command += ["--http", "httptools", "--no-access-log", "--log-level", "error"]
-    return running(name, command, port, "/small.bin", PEER_FILES=str(files))
-
-
-# Asking.
-
-
-def get(port: int, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection_ = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    try:
-        connection_.request("GET", path, headers=headers)
-        response = connection_.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-    finally:
-        connection_.close()
-
-
-def post(port: int, picture: bytes, query: str = "wait=60") -> dict[str, Any]:
-    """A finished generation's document."""
-    connection_ = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    try:
-        connection_.request("POST", f"/v1/generations?{query}", picture, {"Content-Type": "image/png"})
-        response = connection_.getresponse()
-        document: dict[str, Any] = json.loads(response.read())
-        while response.status == 202 and document["state"] in ("queued", "running") and "wait" in query:
-            time.sleep(0.05)
-            document = json.loads(get(port, document["links"]["self"])[2])
-        return {"status": response.status, **document}
-    finally:
-        connection_.close()
-
-
-class Load:
-    """wrk against one URL after another. seconds : of each run"""
-
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self.folder, self.seconds = folder, seconds
-
-    def __call__(
-        self,
-        port: int,
-        path: str,
-        connections: int = 32,
-        method: str = "GET",
-        headers: Mapping[str, str] | None = None,
-        body: Path | None = None,
-        pause: int = 0,
-        seconds: float | None = None,
-    ) -> dict[str, float]:
-        lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in (headers or {}).items()]
-        if body is not None:
-            lines.append(f'local file = io.open("{body}", "rb"); wrk.body = file:read("*all"); file:close()')
-        script = self.folder / "load.lua"
-        script.write_text(SCRIPT % (method, "\n".join(lines), pause))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds or self.seconds))}s", "--timeout", "30s"]
-        command += ["-s", str(script), f"http://127.0.0.1:{port}{path}"]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        figures: dict[str, float] = json.loads(out.split("FIGURES ", 1)[1].splitlines()[0])
-        if figures["errors"]:
-            print(f"    {int(figures['errors'])} errors at {path}", flush=True)
-        return figures
-
-
-def picture(number: int, pixels: int = 96, noise: bool = False) -> bytes:
-    """A coloured blob on white, another for each number; with `noise` about 100 KiB of it."""
-    random = np.random.default_rng(number)
-    y, x = np.mgrid[-1 : 1 : pixels * 1j, -1 : 1 : pixels * 1j]
-    angle, radius = np.arctan2(y, x), np.hypot(x, y)
-    edge = 0.5 + 0.2 * np.cos((2 + number % 5) * angle + random.uniform(0, 6)) * random.uniform(0.2, 1)
-    colour = random.integers(20, 230, 3)
-    pixels_ = np.where((radius < edge)[..., None], colour, 255).astype(np.uint8)
-    if noise:
-        inside = (radius < edge)[..., None] * random.integers(0, 20, pixels_.shape)
-        pixels_ = (pixels_ - inside).clip(0, 255).astype(np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels_).save(out, "PNG", compress_level=1)
-    return out.getvalue()
-
-
-def padded(data: bytes, size: int) -> bytes:
-    """A PNG with so much after its end that it has `size` bytes; decoders do not look there."""
-    return data + b"\0" * max(0, size - len(data))
-
-
-def ratios(rounds: list[dict[str, dict[str, float]]], one: str, other: str) -> float:
-    return statistics.median(r[one]["rate"] / r[other]["rate"] for r in rounds)
-
-
-def figure(rounds: list[dict[str, dict[str, float]]], server: str, name: str) -> float:
-    return round(statistics.median(r[server][name] for r in rounds), 3)
-
-
-def table(title: str, rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    told = {
-        server: {name: figure(rounds, server, name) for name in ("rate", "p50", "p99", "most")} for server in rounds[0]
-    }
-    for server, row in told.items():
-        print(f"{title:24} {server:14} {row['rate']:10.0f}/s  p50 {row['p50']:8.2f} ms  p99 {row['p99']:8.2f} ms")
-    sys.stdout.flush()
-    return told
-
-
-# The measurements.
 
 
 def stored_artifacts(folder: Path, load: Load, rounds: int) -> dict[str, Any]:
@@ -290,8 +88,6 @@ def uploads_of_100k(folder: Path, load: Load, rounds: int) -> dict[str, Any]:
     body.write_bytes(data)
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
     form.write_bytes(head + data + b"\r\n--x--\r\n")
-    import base64
-
     encoded.write_text(json.dumps({"image": base64.b64encode(data).decode()}))
     with meshkiln(folder) as ours, uvicorn_peer("bare", files) as bare:
         for _ in range(3):
@@ -348,20 +144,6 @@ def while_generating(folder: Path, load: Load, rounds: int) -> dict[str, Any]:
             stop.set()
             feeder.join()
         return {**table("while generating", measured), "busy": [round(float(share), 2) for share in busy]}
-
-
-def counts(port: int) -> dict[str, float]:
-    text = get(port, "/metrics")[2].decode()
-
-    def of(pattern: str) -> float:
-        return sum(float(value) for value in re.findall(rf"^meshkiln_{pattern} (\S+)", text, re.M))
-
-    return {
-        "computed": of(r'stage_seconds_count\{stage="export"\}'),
-        "stored": of(r'generation_seconds_count\{outcome="(?:memory|disk)"\}'),
-        "joined": of(r'generation_seconds_count\{outcome="joined"\}'),
-        "flights_joined": of("flights_joined_total"),
-    }
 
 
 def workload(folder: Path) -> dict[str, Any]:

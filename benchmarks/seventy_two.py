@@ -26,10 +26,10 @@ from typing import Any
 
 from PIL import Image
 
-from gateway import Peer, counts, meshkiln, post
 from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, runtime, sample, sparse
 from quality import picture_files
 from results_file import Bar, Results, data_folder
+from servers import Peer, counts, meshkiln, post
 
 DISTINCT, AGAIN, CLIENTS = 30, 21, 32
 WAIT = "engine=vecset&wait=60"

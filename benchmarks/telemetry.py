@@ -19,13 +19,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gateway import Load, Peer, get, meshkiln, picture, post
+from blobs import picture
 from meshkiln.gateway import connection, exposition, hotpath, metrics, requests, watch
 from meshkiln.keys import Key, digest
 from meshkiln.store.base import Artifact
 from meshkiln.store.disk import Disk
 from meshkiln.telemetry import history, tally
 from results_file import Bar, Results
+from servers import Peer, get, meshkiln, post
+from wrk import Load
 
 MOST = 1.05
 """The bar: processor time of an answer with telemetry, as a share of one without."""

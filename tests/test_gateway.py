@@ -88,9 +88,10 @@ def test_accepted_jobs_are_told_where_to_look(http: httpx.Client) -> None:
 
 
 def test_prefer_wait_is_honoured_and_said(http: httpx.Client) -> None:
-    done = post(http, b"prefer", "", Prefer="respond-async, wait=30")
-    assert done.status_code == 200
-    assert done.headers["preference-applied"] == "wait=30"
+    for number, prefer in enumerate(("respond-async, wait=30", "Wait=30; foo")):
+        done = post(http, b"prefer%d" % number, "", Prefer=prefer)
+        assert done.status_code == 200
+        assert done.headers["preference-applied"] == "wait=30"
 
 
 def test_no_cache_computes_anew(http: httpx.Client) -> None:
@@ -108,6 +109,10 @@ def test_an_idempotency_key_gives_the_same_job_and_refuses_another_request(http:
     other = post(http, b"idem", "seed=2", **{"Idempotency-Key": "abc"})
     assert other.status_code == 422
     assert other.json()["type"] == "urn:meshkiln:problem:idempotency-conflict"
+    # An empty one is none.
+    for seed in (3, 4):
+        assert post(http, b"idem", f"seed={seed}", **{"Idempotency-Key": ""}).status_code == 202
+    assert post(http, b"idem", "seed=5", **{"Idempotency-Key": "x" * 256}).status_code == 422
 
 
 def test_a_hundred_at_once_cost_one_generation(http: httpx.Client) -> None:
@@ -154,12 +159,22 @@ def test_artifacts_have_validators_and_ranges(http: httpx.Client) -> None:
     link = post(http, b"ranges").json()["links"]["artifact"]
     whole = http.get(link)
     etag, size = whole.headers["etag"], len(whole.content)
-    assert http.get(link, headers={"If-None-Match": f'"other", W/{etag}'}).status_code == 304
+    for matching in (f'"other", W/{etag}', f'"other",{etag}', "*"):
+        assert http.get(link, headers={"If-None-Match": matching}).status_code == 304, matching
+        assert http.head(link, headers={"If-None-Match": matching}).status_code == 304, matching
+    for other in ('"other"', etag.strip('"'), f'"x{etag[1:]}'):
+        assert http.get(link, headers={"If-None-Match": other}).status_code == 200, other
     part = http.get(link, headers={"Range": "bytes=2-5"})
     assert (part.status_code, part.content) == (206, whole.content[2:6])
     assert part.headers["content-range"] == f"bytes 2-5/{size}"
     assert http.get(link, headers={"Range": "bytes=-3"}).content == whole.content[-3:]
-    assert http.get(link, headers={"Range": f"bytes={size}-"}).status_code == 416
+    assert http.get(link, headers={"Range": "BYTES=-3"}).content == whole.content[-3:]
+    for ignored in ("bytes=3-2", "bytes=0-0,2-3", "lines=0-1", "bytes=", "bytes=a-b"):
+        answer = http.get(link, headers={"Range": ignored})
+        assert (answer.status_code, answer.content) == (200, whole.content), ignored
+    assert http.get(link, headers={"Range": f"bytes=1-{size * 9}"}).content == whole.content[1:]
+    for beyond in (f"bytes={size}-", "bytes=-0"):
+        assert http.get(link, headers={"Range": beyond}).status_code == 416
     assert http.get(link, headers={"Range": "bytes=0-1", "If-Range": '"other"'}).status_code == 200
     head = http.head(link)
     assert (head.content, head.headers["content-length"]) == (b"", str(size))
@@ -172,6 +187,7 @@ def test_artifacts_have_validators_and_ranges(http: httpx.Client) -> None:
         ({"content": b"", "headers": PNG}, 422, "bad-picture"),
         ({"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "unsupported-media-type"),
         ({"content": b"x" * 100_001, "headers": PNG}, 413, "too-large"),
+        ({"content": b"x", "headers": {**PNG, "content-encoding": "gzip"}}, 415, "unsupported-encoding"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "malformed"),
         ({"json": []}, 400, "malformed"),
         ({"json": {"format": "glb"}}, 400, "no-picture"),
@@ -210,6 +226,31 @@ def test_what_is_not_there_is_404(http: httpx.Client) -> None:
     assert http.delete(f"/v1/cache/{'0' * 64}").status_code == 404
 
 
+def test_head_is_get_without_its_body(http: httpx.Client) -> None:
+    document = post(http, b"heads").json()
+    own = document["links"]["self"]
+    for path in ("/healthz", "/readyz", "/v1/engines", "/v1/generations", "/v1/cache", "/openapi.json", "/", own):
+        get, head = http.get(path), http.head(path)
+        assert (head.status_code, head.content) == (get.status_code, b""), path
+        assert head.headers["content-type"] == get.headers["content-type"]
+    assert http.head("/openapi.json").headers["content-length"] == str(len(http.get("/openapi.json").content))
+    stl = document["links"]["formats"]["stl"]
+    assert http.head(stl, headers={"Range": "bytes=0-1"}).headers["content-length"] == str(len(http.get(stl).content))
+    assert http.head("/v1/generations/none").status_code == 404
+    refused = http.head("/generate")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert http.put("/healthz").headers["allow"] == "GET, HEAD"
+
+
+def test_keys_are_written_one_way(http: httpx.Client) -> None:
+    link = post(http, b"written").json()["links"]["artifact"]
+    assert http.get(link).status_code == 200
+    prefix, key = link.rsplit("/", 1)
+    assert key != key.upper()
+    for other in (key.upper(), f"{key}%0A", f"%20{key[1:]}", key[:-1], f"{key}0"):
+        assert http.get(f"{prefix}/{other}").status_code == 404, other
+
+
 def test_an_artifact_can_be_forgotten_and_is_made_again(http: httpx.Client) -> None:
     document = post(http, b"forget").json()
     assert http.delete(f"/v1/cache/{document['key']}").status_code == 204
@@ -246,6 +287,7 @@ def test_listing_pages_through_jobs_newest_first(http: httpx.Client) -> None:
     assert following["generations"][0]["id"] == made[0]
     assert all(j["state"] == "failed" for j in http.get("/v1/generations?state=failed").json()["generations"])
     assert http.get("/v1/generations?state=odd").status_code == 422
+    assert http.get("/v1/generations?cursor=nonsense").status_code == 422
 
 
 def test_foreign_hosts_and_origins_get_403(http: httpx.Client) -> None:

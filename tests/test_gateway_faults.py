@@ -216,6 +216,9 @@ HEAD = b"POST /v1/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image
         (b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", None),
         (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", None),
         (b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 403),
+        (b"GET /healthz HTTP/1.1\r\nHost: x.example\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", 400),
+        (HEAD + b"1\r\nContent-Length: 2\r\n\r\nxy", 400),
+        (HEAD + b"1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://[\r\nConnection: close\r\n\r\n", 403),
         (
             b"GET /v1/generations/x/events HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: \xb2\r\n"

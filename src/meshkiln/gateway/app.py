@@ -27,6 +27,7 @@ from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.job import STATES, SUCCEEDED
 from meshkiln.gateway.problems import MEDIA_TYPE, Problem, not_found, problem_of
 from meshkiln.gateway.represent import STORED
+from meshkiln.gateway.requests import head_as_get
 from meshkiln.gateway.results import KEY
 from meshkiln.keys import Key
 from meshkiln.store.base import Artifact
@@ -74,7 +75,10 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
         if error.status_code == 405:
             # The framework names the methods of the first route of that path, and there may be several.
             routes = [r for r in app.routes if isinstance(r, Route) and r.matches(request.scope)[0] != Match.NONE]
-            headers["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+            methods = {method for route in routes for method in route.methods or ()}
+            if "GET" in methods and head_as_get(request.url.path):
+                methods.add("HEAD")
+            headers["Allow"] = ", ".join(sorted(methods))
         return answered(request, Problem(error.status_code, kind, title, headers=headers))
 
     @app.exception_handler(RequestValidationError)
@@ -94,7 +98,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
     @app.get("/v1/generations", tags=["generations"], summary="Jobs, newest first")
     async def listing(
         limit: int = Query(20, ge=1, le=200),
-        cursor: str | None = Query(None, max_length=64, description="`next` of the page before"),
+        cursor: str | None = Query(None, pattern="^[0-9a-f]{32}$", description="`next` of the page before"),
         state: str | None = Query(None, pattern=f"^({'|'.join(STATES)})$"),
     ) -> Response:
         jobs = await asyncio.to_thread(service.jobs.newest, limit, cursor, state)

@@ -18,7 +18,7 @@ SUFFIXES = {
     "model/3mf": "3mf",
     "image/png": "png",
 }
-_RANGE = re.compile(rb"^bytes=(\d{0,19})-(\d{0,19})$")
+_RANGE = re.compile(rb"bytes=(\d{0,19})-(\d{0,19})\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

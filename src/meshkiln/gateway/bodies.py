@@ -42,7 +42,10 @@ class Posted:
 
 
 async def posted(request: Request, limit: int) -> Posted:
-    """What `request` carries. Raises Problem: 400 malformed, 408 too slow, 413 too large, 415 another media type."""
+    """What `request` carries.
+
+    Raises Problem: 400 malformed, 408 too slow, 413 too large, 415 another media type, or compressed.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await whole_body(request, limit)
     query = dict(request.query_params)
@@ -65,6 +68,10 @@ async def posted(request: Request, limit: int) -> Posted:
 
 async def whole_body(request: Request, limit: int) -> bytes:
     """The body's bytes. Raises Problem when it is larger than `limit`, or takes too long to arrive."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        # A small body may unpack to any size.
+        detail = "send it as it is, without Content-Encoding"
+        raise Problem(415, "unsupported-encoding", "Compressed bodies are not taken", detail)
     uploads: Uploads = request.app.state.uploads
     with uploads.holding() as held:
         return await uploads.body(request.receive, request.headers.get("content-length", ""), limit, held)

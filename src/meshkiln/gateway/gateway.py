@@ -27,6 +27,8 @@ from meshkiln.keys import Key
 from meshkiln.result import Result, result_of_artifact
 from meshkiln.settings import Settings
 
+IDEMPOTENCY_LENGTH = 255
+
 Seen = Callable[[Request, bytes, JSONResponse, Result], None]
 
 
@@ -54,7 +56,9 @@ class Gateway:
         for call in (given.replaced, given.call):
             priority = _whole(call.get("priority", "0"), "priority", -100, 100)
             timeout = _optional(call.get("timeout"), "timeout", 0, 86400)
-        idempotency = request.headers.get("idempotency-key")
+        idempotency = request.headers.get("idempotency-key") or None
+        if idempotency is not None and len(idempotency) > IDEMPOTENCY_LENGTH:
+            raise BadParameter(f"an Idempotency-Key has at most {IDEMPOTENCY_LENGTH} characters")
         result = None
         # What a stored answer says needs no job, so that none has to be the same again; a used key is looked up.
         if not ask.refresh and idempotency is None:
@@ -72,7 +76,7 @@ class Gateway:
             with contextlib.suppress(PoolClosed):  # the server stops: the job was accepted, and its place is told
                 job = await self.service.wait(job, wait)
         headers = {"Location": f"/v1/generations/{job.id}"}
-        if "wait" in request.headers.get("prefer", ""):
+        if "wait" in request.headers.get("prefer", "").lower():
             headers["Preference-Applied"] = f"wait={wait:g}"
         return JSONResponse(self.document(job), 200 if job.done else 202, headers)
 
@@ -94,7 +98,7 @@ class Gateway:
         """Seconds the caller wants to wait, no longer than the setting allows."""
         text = call.get("wait")
         if text is None:
-            found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", request.headers.get("prefer", ""))
+            found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", request.headers.get("prefer", ""), re.I)
             text = found[1] if found else "0"
         return min(_number(text, "wait", 0, 1e6), self.settings.wait_seconds)
 

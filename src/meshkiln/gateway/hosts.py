@@ -40,6 +40,9 @@ class HostGuard:
         host = origin = None
         for name, value in scope["headers"]:
             if name == b"host":
+                if host is not None:  # which one counts is not the same to everybody on the way (RFC 9112, 3.2)
+                    await refuse(send, Problem(400, "malformed", "The request has two Host headers"))
+                    return
                 host = value
             elif name == b"origin":
                 origin = value

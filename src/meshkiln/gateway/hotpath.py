@@ -26,6 +26,7 @@ from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.hosts import refuse
 from meshkiln.gateway.metrics import ARTIFACT, SAMPLED, Again
 from meshkiln.gateway.problems import Problem
+from meshkiln.gateway.results import KEY
 from meshkiln.keys import Digest, Key, digest
 from meshkiln.result import Result
 from meshkiln.store.base import Artifact
@@ -106,13 +107,9 @@ class HotPath:
         await self.app(scope, receive, send)
 
     async def _artifact(self, name: str, scope: Scope, send: Send) -> bool:
-        try:
-            # fromhex alone would let spaces pass.
-            key = Key(bytes.fromhex(name)) if len(name) == 64 and name.isalnum() else None
-        except ValueError:
-            key = None
-        if key is None:
+        if not KEY.match(name):
             return False
+        key = Key(bytes.fromhex(name))
         started = time.perf_counter()
         url = b"/v1/artifacts/" + name.encode()
         heads = self._heads.get(url)
@@ -163,6 +160,8 @@ class HotPath:
         host, unchanged = None, False
         for name, value in headers:
             if name == b"host":
+                if host is not None:
+                    return None
                 host = value
             elif name in _NOT_PLAIN:
                 if name != b"if-none-match" or value != heads.etag:
@@ -187,6 +186,7 @@ class HotPath:
         if (
             not headers.get(b"content-type", b"").startswith(b"image/")
             or b"cache-control" in headers
+            or b"content-encoding" in headers
             or b"idempotency-key" in headers
         ):
             await self.app(scope, receive, send)

@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     from meshkiln.telemetry.traces import Traces
 
 
+class HeadAsGet:
+    """Serves HEAD where GET is served (RFC 9110, 9.1): as GET, of which the HTTP server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD" and head_as_get(scope["path"]):
+            headers = [header for header in scope["headers"] if header[0] != b"range"]  # is about GET alone
+            scope = {**scope, "method": "GET", "headers": headers}
+        await self.app(scope, receive, send)
+
+
+def head_as_get(path: str) -> bool:
+    """Whether HEAD of `path` is answered as GET: not where it is served by itself, nor what streams until an end."""
+    return not path.startswith("/v1/artifacts/") and not path.endswith("/events")
+
+
 class Counted:
     """Counts and times requests by route and status, and gives each a name that its log lines and its answer carry."""
 

@@ -20,7 +20,7 @@ from meshkiln.gateway.service import AT_ONCE, Service
 from meshkiln.keys import Key
 from meshkiln.store.base import Artifact
 
-KEY = re.compile(r"^[0-9a-f]{64}$")
+KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Results:

@@ -34,7 +34,7 @@ from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
 from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.metrics import Metrics
-from meshkiln.gateway.requests import Counted, Logged, Traced
+from meshkiln.gateway.requests import Counted, HeadAsGet, Logged, Traced
 from meshkiln.gateway.service import Service
 from meshkiln.gateway.watch import watch
 from meshkiln.keys import Key
@@ -155,7 +155,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     feedback.add_routes(framework, gateway, verdicts)
     gallery.add_routes(framework, gateway)
     operations.add_routes(framework, gateway, history)
-    app: ASGIApp = Counted(framework, metrics)
+    app: ASGIApp = HeadAsGet(Counted(framework, metrics))
     hot = HotPath(app, gateway) if settings.hot_path else None
     guard = HostGuard(hot or app, settings.host, settings.allowed_hosts, settings.cors_origins)
     whole: ASGIApp = guard

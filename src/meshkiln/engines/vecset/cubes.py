@@ -88,17 +88,19 @@ def _fill(loop: list[Edge]) -> list[tuple[int, int, int]] | None:
 class Tables(NamedTuple):
     """What a cell's signs mean; a row is one case with one choice at its ambiguous faces.
 
-    ambiguous : (256, 6) bool     faces whose inside corners are diagonal
-    row : (256, 64) int16         case, faces that join their insides as bits → row
-    triangles : (rows,) int64     how many
-    sample : (rows, T, 3, 3) int8 each triangle corner's edge: offset (x, y, z) of its lower end …
-    along : (rows, T, 3) int8     … and its axis, or 3 for the cell's central vertex
+    ambiguous : (256, 6) bool    faces whose inside corners are diagonal
+    row : (256, 64) int16        case, faces that join their insides as bits → row
+    triangles : (rows,) int32    how many …
+    start : (rows,) int32        … and the first one's place in the following
+    corner : (all, 3) int8       each triangle corner's edge: corner number of its lower end …
+    along : (all, 3) int8        … and its axis, or 3 for the cell's central vertex
     """
 
     ambiguous: NDArray[np.bool_]
     row: NDArray[np.int16]
-    triangles: NDArray[np.int64]
-    sample: NDArray[np.int8]
+    triangles: NDArray[np.int32]
+    start: NDArray[np.int32]
+    corner: NDArray[np.int8]
     along: NDArray[np.int8]
 
 
@@ -123,25 +125,49 @@ def tables() -> Tables:
                 else:
                     triangles += [(loop[i], loop[j], loop[k]) for i, j, k in fill]
             filled.append(triangles)
-    count = np.array([len(triangles) for triangles in filled])
-    sample = np.zeros((len(filled), count.max(), 3, 3), np.int8)
-    along = np.zeros((len(filled), count.max(), 3), np.int8)
-    for r, triangles in enumerate(filled):
-        for t, triangle in enumerate(triangles):
-            for c, (low, high) in enumerate(triangle):
-                along[r, t, c] = _CENTRE if low < 0 else (4, 2, 1).index(high - low)
-                sample[r, t, c] = CORNERS[max(low, 0)]
-    return Tables(ambiguous, row, count, sample, along)
+    edges = np.array([edge for triangles in filled for triangle in triangles for edge in triangle]).reshape(-1, 3, 2)
+    low, high = edges[..., 0], edges[..., 1]
+    along = np.where(low < 0, _CENTRE, np.array([0, 2, 1, 0, 0])[high - low]).astype(np.int8)
+    count = np.array([len(triangles) for triangles in filled], np.int32)
+    start = np.cumsum(count, dtype=np.int32) - count
+    return Tables(ambiguous, row, count, start, np.maximum(low, 0).astype(np.int8), along)
 
 
-def cases(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Cell cases (n, B, B, B) of samples (n, B+1, B+1, B+1): bit c is set where corner c is inside."""
-    side = inside.shape[1] - 1
-    bits = inside.view(np.uint8)
-    case = np.zeros((len(inside), side, side, side), np.uint8)
-    for number, (x, y, z) in enumerate(CORNERS):
-        case |= bits[:, x : x + side, y : y + side, z : z + side] << np.uint8(number)
+def cases(values: F32) -> NDArray[np.uint8]:
+    """The case (n·(B+1)³,) of the cell from each sample (n, B+1, B+1, B+1) on; in the last layers it means nothing.
+
+    Bit c is set where corner c is inside.
+    """
+    edge = values.shape[1]
+    case = (values > 0).view(np.uint8).reshape(-1)
+    # A neighbour is a fixed number of samples further on: whole arrays are put together without a look at their shape.
+    for bits, further in ((1, 1), (2, edge), (4, edge * edge)):
+        with_next = case.copy()
+        with_next[:-further] |= case[further:] << np.uint8(bits)
+        case = with_next
     return case
+
+
+class _Layout(NamedTuple):
+    """Places in a brick of (B+1)³ samples.
+
+    own : ((B+1)³,) bool         not in the last layers
+    offset : ((B+1)³, 3) float64
+    step : (3,) int32            from a sample to the next along an axis
+    corner : (8,) int32          from a sample to a corner of the cell that starts at it
+    """
+
+    own: NDArray[np.bool_]
+    offset: NDArray[np.float64]
+    step: NDArray[np.int32]
+    corner: NDArray[np.int32]
+
+
+@cache
+def _layout(edge: int) -> _Layout:
+    offset = np.stack(np.unravel_index(np.arange(edge**3), (edge,) * 3), axis=1)
+    step = np.array([edge * edge, edge, 1], np.int32)
+    return _Layout(offset.max(axis=1) < edge - 1, offset.astype(np.float64), step, np.array(CORNERS, np.int32) @ step)
 
 
 def extract(
@@ -154,73 +180,99 @@ def extract(
     origin : (n, 3) int32
     Returns vertices (V, 3) in samples and faces (F, 3), wound outward (away from the positive side).
     """
-    side = values.shape[1] - 1
+    edge = values.shape[1]
+    size = edge**3
+    layout = _layout(edge)
+    case = cases(values)
+    cell = np.flatnonzero((case - np.uint8(1) < 254) & np.broadcast_to(layout.own, (len(values), size)).reshape(-1))
+    signs = case[cell]
+
+    # Vertices are numbered sample by sample, and at a sample by axis; every one lies in the cell from its sample on.
+    code = _CROSSING[signs]
+    some = np.flatnonzero(code)
+    at, bits = cell[some], code[some]
+    number = np.cumsum(_POPCOUNT[bits], dtype=np.int32)
+    number -= _POPCOUNT[bits]
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    vertices = _vertices(flat, at, bits, number, origin, layout)
+    # A sample's lowest number and its crossings, in one word; in the last layers they are the next bricks'.
+    words = np.empty(case.size, np.int32)
+    words[at] = number << 3 | bits
+    _halo(words.reshape(values.shape), neighbours)
+
     table = tables()
-    inside = values > 0
-    case = cases(inside)
-    own = inside[:, :-1, :-1, :-1]
-    code = np.zeros(own.shape, np.uint8)
-    for along, far in enumerate((inside[:, 1:, :-1, :-1], inside[:, :-1, 1:, :-1], inside[:, :-1, :-1, 1:])):
-        code |= (own != far).view(np.uint8) << np.uint8(along)
-
-    # Vertices are numbered sample by sample, and at a sample by axis; `first` is a sample's lowest number.
-    at = np.flatnonzero(code)
-    bits = code.reshape(-1)[at]
-    first = np.zeros(code.size, np.int32)
-    first[at] = np.concatenate(([0], np.cumsum(_POPCOUNT[bits])[:-1])) if at.size else 0
-    vertices = np.empty((int(_POPCOUNT[bits].sum()), 3))
-    brick, *offset = np.unravel_index(at, code.shape)
-    index = np.stack(offset, axis=1)
-    here = values[brick, *offset].astype(np.float64)
-    for along in range(3):
-        chosen = np.flatnonzero(bits >> along & 1)
-        step = np.eye(3, dtype=np.int64)[along]
-        there = values[brick[chosen], *(index[chosen] + step).T].astype(np.float64)
-        share = np.clip(here[chosen] / (here[chosen] - there), CLAMP, 1 - CLAMP)
-        number = first[at[chosen]] + _POPCOUNT[bits[chosen] & (2**along - 1)]
-        vertices[number] = (origin[brick[chosen]] + index[chosen]) + share[:, None] * step
-
-    cell = np.flatnonzero((case != 0) & (case != 255))
-    signs, crossing = case.reshape(-1), code.reshape(-1)
     pieces = []
     for start in range(0, len(cell), CHUNK):
-        some = cell[start : start + CHUNK]
-        where = np.stack(np.unravel_index(some, own.shape)).astype(np.int32)
-        row = table.row[signs[some], _joined(values, signs[some], where)]
+        here, its = cell[start : start + CHUNK], signs[start : start + CHUNK]
+        row = table.row[its, _joined(flat, its, here, layout)]
         count = table.triangles[row]
-        owner = np.repeat(np.arange(len(some)), count)
-        nth = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-        axes = table.along[row[owner], nth]
-        sample = table.sample[row[owner], nth]
-        brick, x, y, z = where[:, owner]
-        x, y, z = x[:, None] + sample[..., 0], y[:, None] + sample[..., 1], z[:, None] + sample[..., 2]
-        next_x, next_y, next_z = x == side, y == side, z == side
-        home = neighbours[brick[:, None], next_x * 4 + next_y * 2 + next_z].astype(np.int64)
-        address = ((home * side + x * ~next_x) * side + y * ~next_y) * side + z * ~next_z
-        faces = first[address] + _POPCOUNT[crossing[address] & _BELOW[axes]]
-        vertices, faces = _centred(vertices, faces, axes == _CENTRE, owner)
+        last = np.cumsum(count)
+        triangle = np.arange(last[-1]) + np.repeat(table.start[row] - (last - count), count)
+        along = table.along[triangle]
+        word = words[layout.corner[table.corner][triangle] + np.repeat(here, count)[:, None]]
+        faces = (word >> 3) + _POPCOUNT[word & _BELOW[along]]
+        if (along == _CENTRE).any():
+            vertices, faces = _centred(vertices, faces, along == _CENTRE, np.repeat(np.arange(len(here)), count))
         pieces.append(faces)
     return vertices, np.concatenate(pieces) if pieces else np.zeros((0, 3), np.int32)
+
+
+def _vertices(
+    flat: F32,
+    at: NDArray[np.int64],
+    bits: NDArray[np.uint8],
+    number: NDArray[np.int32],
+    origin: NDArray[np.int32],
+    layout: _Layout,
+) -> NDArray[np.float64]:
+    """Where the edges that leave samples `at` cross the surface; `bits` tells which do, `number` the first's place."""
+    size = len(layout.own)
+    brick = at // size
+    placed = origin.astype(np.float64)[brick] + layout.offset[at - brick * size]
+    vertices = np.repeat(placed, _POPCOUNT[bits], axis=0)
+    near = flat[at].astype(np.float64)
+    for along in range(3):
+        chosen = np.flatnonzero(bits & (1 << along))
+        here = near[chosen]
+        share = here / (here - flat[at[chosen] + layout.step[along]])
+        np.clip(share, CLAMP, 1 - CLAMP, out=share)
+        vertices[number[chosen] + _POPCOUNT[bits[chosen] & _BELOW[along]], along] += share
+    return vertices
+
+
+def _halo(words: NDArray[np.int32], neighbours: NDArray[np.int32]) -> None:
+    """The last layers of (n, B+1, B+1, B+1) taken from the bricks that they belong to."""
+    for number, offset in enumerate(CORNERS[1:], 1):
+        there = (slice(None), *(slice(-1, None) if o else slice(-1) for o in offset))
+        source = (slice(None), *(slice(1) if o else slice(-1) for o in offset))
+        words[there] = words[source][neighbours[:, number]]
 
 
 _POPCOUNT = np.array([0, 1, 1, 2, 1, 2, 2, 3], np.int32)
 _BELOW = np.array([0, 1, 3, 0], np.uint8)
 """Axis → bits of the axes before it."""
 
+_CROSSING = np.array(
+    [
+        sum((case ^ case >> further & 1) & 1 and 1 << along for along, further in enumerate((4, 2, 1)))
+        for case in range(256)
+    ],
+    np.uint8,
+)
+"""Case → axes, as bits, along which the edge from the cell's first corner crosses the surface."""
 
-def _joined(values: F32, case: NDArray[np.uint8], where: NDArray[np.int32]) -> NDArray[np.uint8]:
+
+def _joined(values: F32, case: NDArray[np.uint8], cell: NDArray[np.int64], layout: _Layout) -> NDArray[np.uint8]:
     """For each cell, the ambiguous faces (as bits) whose bilinear saddle is inside, so that their insides join."""
-    ambiguous = tables().ambiguous[case]
     joined = np.zeros(len(case), np.uint8)
+    table = tables().ambiguous
+    some = np.flatnonzero((table.sum(axis=1) > 0)[case])
     for number, face in enumerate(FACES):
-        some = np.flatnonzero(ambiguous[:, number])
-        brick, x, y, z = where[:, some]
-        a, b, c, d = (
-            values[brick, x + i, y + j, z + k].astype(np.float64) for i, j, k in (CORNERS[corner] for corner in face)
-        )
+        open_ = some[table[case[some], number]]
+        a, b, c, d = (values[cell[open_] + layout.corner[corner]].astype(np.float64) for corner in face)
         # The saddle's value is (ac − bd) / (a + c − b − d); the denominator has the sign of a and c.
         positive = np.where(a > 0, a * c > b * d, b * d > a * c)
-        joined[some] |= positive.astype(np.uint8) << np.uint8(number)
+        joined[open_] |= positive.astype(np.uint8) << np.uint8(number)
     return joined
 
 
