@@ -48,6 +48,10 @@ class Settings:
     disk_bytes: int = _setting(10 * 2**30, "bound of the disk store", 0, unit="bytes")
 
     body_bytes: int = _setting(20 * 10**6, "largest request body", 1024, unit="bytes")
+    picture_pixels: int = _setting(64_000_000, "largest picture", 1, 178_000_000, unit="pixels")
+    limits: tuple[str, ...] = _setting(
+        (), "the most that parameters may be, such as steps=20; in place of the engines'"
+    )
     upload_bytes: int = _setting(256 * 2**20, "bodies being received, together", 1024, unit="bytes")
     queue_seconds: float = _setting(600.0, "work that may wait before new requests are refused", 0.0, unit="seconds")
     queue_generations: int = _setting(2000, "distinct generations that may wait", 1)

@@ -22,7 +22,7 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from blake3 import blake3
 from fastapi import FastAPI, Request, Response
@@ -100,7 +100,11 @@ def wanted(document: object, engine: Engine, default_engine: str, recipe: str | 
         # An engine in front of their servers calls its parameters as they do.
         ours = theirs if theirs in known else _NAMES.get(theirs)
         if ours in known:
-            parameters[ours] = value
+            high = known[ours].high
+            # Who said nothing gets the most there is here, when that is less than their default.
+            parameters[ours] = (
+                value if high is None or theirs in given else type(value)(min(cast("float", value), high))
+            )
     for name, most, other, limited in engine.limits:
         # Who asks for more steps than a distilled model takes wants the model it was distilled from.
         if float(parameters.get(name, 0)) > most and known[other].default in limited:
@@ -240,6 +244,7 @@ def _described(engine: Engine) -> dict[str, Any]:
             told["minimum"] = max(told["minimum"], ours.low)
         if ours is not None and ours.high is not None and "maximum" in told:
             told["maximum"] = min(told["maximum"], ours.high)
+            told["default"] = min(told["default"], told["maximum"])
     fields["type"]["anyOf"][0]["enum"] = [name for name in FIELDS["type"].choices if name in engine.formats]
     document = {"type": "object", "required": ["image"], "properties": {"image": BASE64, **fields}}
     content = {"application/json": {"schema": document}}

@@ -77,7 +77,8 @@ def generate(kilns: Mapping[str, Kiln], settings: Settings) -> dict[str, Any]:
         "timeout": {"type": "number", "minimum": 0, "maximum": 86400, "description": "seconds"},
         "priority": {"type": "integer", "minimum": -100, "maximum": 100},
     }
-    binary = {"type": "string", "format": "binary", "maxLength": settings.body_bytes}
+    binary: dict[str, Any] = {"type": "string", "format": "binary", "maxLength": settings.body_bytes}
+    binary["description"] = f"a picture of at most {settings.picture_pixels} pixels"
     form: dict[str, Any] = {"type": "object", "required": ["image"], "properties": {"image": binary, **call, **fields}}
     form["additionalProperties"] = False
     document = {
@@ -90,7 +91,8 @@ def generate(kilns: Mapping[str, Kiln], settings: Settings) -> dict[str, Any]:
     return {
         "summary": "Make a mesh of a picture, or find it",
         "description": (
-            f"A body of at most {settings.body_bytes} bytes. A stored result answers at once (200); else the accepted "
+            f"A body of at most {settings.body_bytes} bytes, a picture of at most {settings.picture_pixels} pixels. "
+            "A stored result answers at once (200); else the accepted "
             "job (202), or the finished one when it is ready within `wait` seconds (also as `Prefer: wait=N`). "
             "The header `Idempotency-Key` is honoured (a key used for another request: 422); "
             "`Cache-Control: no-cache` computes anew."

@@ -33,13 +33,14 @@ from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
 from meshkiln.gateway.jobs import Jobs
+from meshkiln.gateway.limits import limited
 from meshkiln.gateway.metrics import Metrics
 from meshkiln.gateway.requests import Counted, HeadAsGet, Logged, Traced
 from meshkiln.gateway.service import Service
 from meshkiln.gateway.watch import watch
 from meshkiln.keys import Key
 from meshkiln.kiln import Kiln
-from meshkiln.settings import Settings
+from meshkiln.settings import Settings, variable
 from meshkiln.store.base import Store
 from meshkiln.store.disk import Disk
 from meshkiln.store.memory import Memory
@@ -63,7 +64,8 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
 
     The parts are the service, and what connections may ask before they ask the application.
     kinds : engines to serve, by name; None is all that are registered
-    Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there, NoUpstreams.
+    Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there, NoUpstreams,
+    BadParameter for limits that are none.
     """
     kinds = dict(engines() if kinds is None else kinds)
     kinds.pop(upstream.NAME, None)
@@ -78,6 +80,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
             timeout=settings.stage_seconds,
             polling=settings.upstream_polling,
         )
+    kinds = limited(kinds, settings.limits)
     if settings.engine not in kinds:
         raise UnknownEngine(f"no engine is called {settings.engine!r}; there are {', '.join(kinds)}")
     jobs = Jobs(jobs_folder(settings), settings.retention_seconds)
@@ -93,6 +96,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
         max_wait=settings.batch_seconds,
         batching=settings.batching,
         poisoned=jobs.poisoned(),
+        variables={variable("picture_pixels"): str(settings.picture_pixels)},
     )
     leases = store.leases if isinstance(store, Tiers | Disk) else None
     flights = Flights(leases=leases) if settings.single_flight else Alone()

@@ -49,6 +49,7 @@ class Pool:
     max_queue_seconds, max_wait, batching, weights : see `Scheduler`
     poisoned : names of inputs to refuse, as `poisoned` gave them
     nice : how much workers yield to this process, 0 to 19, so that it answers promptly while they are busy
+    variables : what a worker's environment has besides this process's
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pool:
         weights: Mapping[str, float] | None = None,
         poisoned: Iterable[str] = (),
         nice: int = 10,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         count = machine.processors() if workers is None else workers
         if count < 1:
@@ -78,6 +80,7 @@ class Pool:
             preload=tuple(stage.compute for stage in preload),
             nice=nice,
             address_space=address_space,
+            variables=dict(variables or {}),
         )
         memory = machine.memory() * 4 // 5 // count if memory is None else memory
         limits = Limits(timeout, dict(timeouts or {}), memory)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from meshkiln.workers import wire
@@ -30,12 +30,14 @@ class Setup:
     preload : import paths of stage functions, imported before the worker is ready
     nice : how much a worker yields to the process that serves (0 to 19)
     address_space : RLIMIT_AS in bytes, or None
+    variables : what its environment has besides ours
     """
 
     threads: int = 1
     preload: tuple[str, ...] = ()
     nice: int = 0
     address_space: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class Worker:
@@ -121,4 +123,4 @@ def environment(setup: Setup) -> dict[str, str]:
     threads = str(setup.threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MESHKILN_THREADS")
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(names, threads)}
+    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(names, threads), **setup.variables}

@@ -7,6 +7,7 @@ is zero. Files are decoded by Pillow; the number of pixels is checked before any
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -72,7 +73,12 @@ def read(batch: Sequence[Work]) -> list[Value]:
 
     Raises BadPicture, as `decode` does.
     """
-    return [{"pixels": decode(work.inputs[0])} for work in batch]
+    return [{"pixels": decode(work.inputs[0], _most_pixels())} for work in batch]
+
+
+def _most_pixels() -> int:
+    """The limit of the server whose worker this is, as its setting `picture_pixels` says."""
+    return int(os.environ.get("MESHKILN_PICTURE_PIXELS") or MAX_PIXELS)
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
