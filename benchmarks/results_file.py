@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
+TRIALS = Path(__file__).parents[1] / "out" / "benchmarks"
+"""Where short runs leave their files: they are no results."""
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -53,19 +55,26 @@ class Results:
     packages : distributions whose versions the figures depend on
     sources : files that the figures depend on besides the running script. When one of them has changed since the
         interruption, the partial file is of other code and the run starts anew
+    trial : a look and no result, which goes to `TRIALS` and is never gone on with
     """
 
     def __init__(
-        self, claim: str, packages: Iterable[str] = (), sources: Iterable[str | Path] = (), folder: Path = FOLDER
+        self,
+        claim: str,
+        packages: Iterable[str] = (),
+        sources: Iterable[str | Path] = (),
+        folder: Path = FOLDER,
+        trial: bool = False,
     ) -> None:
         self.claim = claim
+        folder = TRIALS if trial else folder
         self.path = folder / f"{claim}.json"
         self._partial = folder / ".partial" / f"{claim}.json"
         self._packages = ["meshkiln", *packages]
         script = getattr(sys.modules["__main__"], "__file__", None)
         self._code = _digest_of([*([script] if script else []), *sources])
         self._items: dict[str, Any] = {}
-        if self._partial.exists():
+        if self._partial.exists() and not trial:
             partial = json.loads(self._partial.read_text())
             if partial["code"] == self._code:
                 self._items = partial["items"]

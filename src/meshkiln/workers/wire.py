@@ -4,7 +4,7 @@
 
 A worker decodes pictures from strangers, so the other side believes nothing it says: sizes are bounded, the JSON is
 data. Plain sockets rather than descriptors of shared memory, whose fresh pages cost more than the copy they save
-(`benchmarks/throughput.py` has both).
+(`benchmarks/workers.py` has both).
 """
 
 from __future__ import annotations
