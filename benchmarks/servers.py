@@ -50,7 +50,7 @@ def free_port() -> int:
 def running(name: str, command: list[str], port: int, ready: str, **environment: str) -> Iterator[Peer]:
     process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=HERE)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if get(port, ready)[0] < 500:
@@ -117,9 +117,9 @@ def get(port: int, path: str, **headers: str) -> tuple[int, dict[str, str], byte
         connection_.close()
 
 
-def post(port: int, picture: bytes, query: str = "wait=60") -> dict[str, Any]:
-    """A finished generation's document."""
-    connection_ = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+def post(port: int, picture: bytes, query: str = "wait=60", timeout: float = 120) -> dict[str, Any]:
+    """A finished generation's document. timeout : seconds for an answer"""
+    connection_ = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection_.request("POST", f"/v1/generations?{query}", picture, {"Content-Type": "image/png"})
         response = connection_.getresponse()

@@ -1,9 +1,10 @@
 """What the chain of keys saves: one picture asked for in 24 ways, and a small store that keeps what is dear per byte.
 
-    MESHKILN_DATA=… python benchmarks/stage_cache.py [--quick]
+    MESHKILN_DATA=… python benchmarks/stage_cache.py [--short]
 
-requests : one picture in three formats, at two resolutions, with four seeds, in process, by the default recipe: which
-    stages ran how often, and seconds against the same 24 requests each from nothing
+requests : one picture in three formats, at two resolutions, with four seeds, in process, by the default recipe: how
+    often the runner was given each stage, and seconds against the same 24 requests each from nothing, in turn. Their
+    files are compared byte by byte: what is served from stages must be what is made from nothing
 replay : gentd26 through a store of 20 MB, with stage keys (8 KiB of latents, and the mesh made from them) against
     whole-result keys (the mesh alone); what is real and what is drawn in the trace is said in benchmarks/traces.py
 """
@@ -24,6 +25,8 @@ from meshkiln.kiln import Kiln
 from meshkiln.store import memory, policies
 from meshkiln.store.memory import Memory
 from meshkiln.store.policies import GreedyDual
+from meshkiln.workers.here import run_here
+from meshkiln.workers.task import Ran, Task
 from quality import picture_files
 from results_file import Bar, Results, data_folder
 
@@ -33,28 +36,43 @@ SEEDS = (0, 1, 2, 3)
 STORE = 20 * 10**6
 
 
+class Counted:
+    """Runs stages in this process, and counts them by name."""
+
+    def __init__(self) -> None:
+        self.ran: Counter[str] = Counter()
+
+    def __call__(self, task: Task) -> Ran:
+        self.ran[task.stage.name] += 1
+        return run_here(task)
+
+
 def requests(resolutions: tuple[int, ...]) -> dict[str, Any]:
     """The 24 requests through one kiln, each followed by the same from nothing; libraries and graphs loaded before."""
     picture = (data_folder() / "images" / picture_files()[0]).read_bytes()
     Kiln(ENGINE, Memory()).generate(picture, seed=99, octree_resolution=32)
-    chained = Kiln(ENGINE, Memory(max_bytes=2**30))
-    ran: Counter[str] = Counter()
+    counted, counted_alone = Counted(), Counted()
+    chained = Kiln(ENGINE, Memory(max_bytes=2**30), runner=counted)
     seconds = alone = 0.0
+    equal = 0
     # Every format of a shape before the next one, as somebody asks who looks for the shape to print.
     for seed, resolution, format_ in itertools.product(SEEDS, resolutions, FORMATS):
         asked: dict[str, Any] = {"seed": seed, "octree_resolution": resolution}
         started = time.perf_counter()
         result = chained.generate(picture, format_, **asked)
         seconds += time.perf_counter() - started
-        ran.update(stage.stage for stage in result.stages if stage.source == "computed")
         started = time.perf_counter()
-        same = Kiln(ENGINE, Memory()).generate(picture, format_, **asked)
+        same = Kiln(ENGINE, Memory(), runner=counted_alone).generate(picture, format_, **asked)
         alone += time.perf_counter() - started
         if same.key != result.key:
             raise SystemExit("the same request has two keys")
+        equal += same.data == result.data
+        print(f"seed {seed}, {resolution} cells, {format_}: {seconds:.2f} s, {alone:.2f} s from nothing", flush=True)
     return {
-        "ran": {stage.name: ran[stage.name] for stage in ENGINE.stages},
+        "ran": {stage.name: counted.ran[stage.name] for stage in ENGINE.stages},
+        "ran_from_nothing": {stage.name: counted_alone.ran[stage.name] for stage in ENGINE.stages},
         "requests": len(SEEDS) * len(resolutions) * len(FORMATS),
+        "equal_files": equal,
         "seconds": seconds,
         "from_nothing_s": alone,
     }
@@ -84,22 +102,19 @@ def replay() -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look, not a result: small grids, nothing written")
+    parser.add_argument("--short", action="store_true", help="a look, not a result: small grids")
     given = parser.parse_args()
-    if given.quick:
-        print(requests((32, 64)))
-        print(replay())
-        return 0
     modules = (decode, encode, runtime, sample, sparse, memory, policies, policies_benchmark, traces)
     sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
-    results = Results("stage_cache", ["numpy", "onnxruntime"], sources)
-    asked = results.item("requests", lambda: requests(RESOLUTIONS))
+    results = Results("stage_cache", ["numpy", "onnxruntime"], sources, trial=given.short)
+    asked = results.item("requests", lambda: requests((32, 64) if given.short else RESOLUTIONS))
     store = results.item("replay", replay)
     ran = asked["ran"]
     bars = [
         Bar("24 requests of one picture: sampling ran", ran["sample"], len(SEEDS), "<="),
         Bar("24 requests of one picture: decoding ran", ran["decode"], len(SEEDS) * len(RESOLUTIONS), "<="),
-        Bar("24 requests of one picture: export ran", ran["export"], 24, "<="),
+        Bar("24 requests of one picture: export ran", ran["export"], asked["requests"], "<="),
+        Bar("24 requests of one picture: files equal to those from nothing", asked["equal_files"], 24, ">="),
         Bar(
             "24 requests of one picture, against each from nothing: faster",
             asked["from_nothing_s"] / asked["seconds"],
