@@ -1,16 +1,21 @@
 """What it costs to have the learned engine at hand: seconds to import its description and to load its graphs.
 
-    python benchmarks/vecset.py
+    python benchmarks/vecset.py [--short]
 
 Each in fresh processes; numpy and onnxruntime are imported before the clock runs. What a generation costs is in
-benchmarks/recipes.py.
+benchmarks/recipes.py. Besides: what IO binding would gain, which the runtime does without.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+import time
 from statistics import median
+from typing import Any
+
+import numpy as np
 
 from meshkiln.engines.vecset import ENGINE, manifest, runtime
 from results_file import Bar, Results
@@ -22,23 +27,59 @@ def fresh(code: str) -> float:
     return median(float(run.stdout) for run in runs)
 
 
+def binding(calls: int) -> dict[str, float]:
+    """By graph: processor time of a call over that of one whose inputs and output are bound, in turn, on one thread."""
+    sizes, draw, gains = manifest.manifest(), np.random.default_rng(0), {}
+    for name in sorted({*runtime.wanted("student"), *runtime.wanted("teacher")} & set(sizes.files)):
+        session = runtime.opened(name, 1)
+        # Every graph's first axis is the batch; of the other open one, the query's points, a call has thousands.
+        given = {
+            its.name: draw.normal(size=[4096 if isinstance(n, str) else n for n in (1, *its.shape[1:])]).astype("f4")
+            for its in session.get_inputs()
+        }
+        (output,) = session.get_outputs()
+        room = session.run(None, given)[0]
+        bound = session.io_binding()
+        for its, value in given.items():
+            bound.bind_cpu_input(its, value)
+        bound.bind_output(output.name, "cpu", 0, np.float32, room.shape, room.ctypes.data)
+        ratios = []
+        for _ in range(calls):
+            started = time.process_time_ns()
+            session.run(None, given)
+            between = time.process_time_ns()
+            session.run_with_iobinding(bound)
+            ratios.append((between - started) / (time.process_time_ns() - between))
+        gains[name] = round(median(ratios), 4)
+    return gains
+
+
 def main() -> int:
-    results = Results("vecset", ["onnxruntime"], [runtime.__file__, manifest.FOLDER / "manifest.json"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a look, not a result: few calls")
+    short = parser.parse_args().short
+    sources = [runtime.__file__, manifest.FOLDER / "manifest.json"]
+    results = Results("vecset", ["onnxruntime"], sources, trial=short)
     clock = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
     imported = results.item("import", lambda: fresh(clock.format("import meshkiln.engines.vecset")))
-    figures = {"import_s": imported}
+    figures: dict[str, Any] = {"import_s": imported}
     for recipe in ("fast", "reference"):
         parameters = ENGINE.canonical(ENGINE.recipes[recipe])
         names = runtime.wanted(str(parameters["model"]), str(parameters["decoder"]))
         code = "import numpy, onnxruntime; from meshkiln.engines.vecset import runtime; "
         code += clock.format(f"runtime.load({names!r})")
         figures[f"load_{recipe}_s"] = results.item(f"load {recipe}", lambda c=code: fresh(c))
+    figures["of_io_binding"] = results.item("binding", lambda: binding(10 if short else 100))
+    print(figures)
     bars = [
         Bar("import of the engine vecset", imported, 0.15, unit=" s"),
         Bar("load of the engine vecset's graphs, recipe fast", figures["load_fast_s"], 0.5, unit=" s"),
         Bar("load of the engine vecset's graphs, recipe reference", figures["load_reference_s"], 0.5, unit=" s"),
     ]
-    notes = ["medians of five fresh processes; loading numpy and onnxruntime is not in it"]
+    notes = [
+        "medians of five fresh processes; loading numpy and onnxruntime is not in it",
+        "of_io_binding: a plain call's processor time over a bound one's, medians; 1 is no gain",
+    ]
     return 0 if results.finish(figures, bars, notes) else 1
 
 
