@@ -74,7 +74,7 @@ def test_recipes_say_everything_that_matters_to_sampling_and_decoding() -> None:
 def test_what_is_within_a_student_is_not_in_its_key() -> None:
     sample_stage = ENGINE.stages[3]
     with_student = {**ENGINE.canonical({}), "model": "student"}
-    assert set(sample_stage.mattering(with_student)) == {"model", "steps", "seed"}
+    assert set(sample_stage.mattering(with_student)) == {"model", "steps", "seed", "numeric"}
     assert "guidance_scale" in sample_stage.mattering({**with_student, "model": "teacher"})
 
 
@@ -86,6 +86,14 @@ def test_a_student_is_offered_where_there_is_one_and_takes_8_steps() -> None:
     if "student.onnx" not in manifest().files:
         with pytest.raises(BadParameter, match="one of teacher"):
             ENGINE.canonical({"model": "student"})
+
+
+def test_a_numeric_class_that_was_measured_and_found_wanting_is_refused_with_the_reason() -> None:
+    for stage in ENGINE.stages[2:5]:
+        assert stage.mattering(ENGINE.canonical({}))["numeric"] == stage.numeric == "fp32"
+    for kind, reason in (("int8", "more than a tenth of a cell"), ("bf16", "no such matrix product"), ("fp8", "fp32$")):
+        with pytest.raises(BadParameter, match=f"numeric='{kind}' is not one of .*{reason}"):
+            ENGINE.canonical({"numeric": kind})
 
 
 def test_floaters_go_and_cavities_stay() -> None:

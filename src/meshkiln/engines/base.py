@@ -37,6 +37,7 @@ class Parameter:
 
     low, high : inclusive bounds of an int or float, in `unit`
     choices : allowed values of a str
+    refused : of those somebody could expect besides, each with why it is not offered
     """
 
     name: str
@@ -46,6 +47,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     unit: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
 
     def canonical(self, value: object) -> Scalar:
         """`value` as this parameter's type, so that `1` and `1.0` make one key.
@@ -67,7 +69,8 @@ class Parameter:
         else:
             raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
         if self.choices and result not in self.choices:
-            raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}")
+            why = "".join(f": {reason}" for refused, reason in self.refused if refused == result)
+            raise BadParameter(f"{self.name}={value!r} is not {self.allowed()}{why}")
         if kind in (int, float):
             number = cast(float, result)
             # Written so that NaN fails too.

@@ -22,6 +22,7 @@ ENCODE = Stage(
     version=1,
     compute="meshkiln.engines.vecset.encode:encode",
     reads=("matte",),
+    parameters=("numeric",),
     weights=_WEIGHTS.digest("encoder.onnx"),
     numeric="fp32",
     batch=16,
@@ -36,7 +37,7 @@ SAMPLE = Stage(
     version=2,
     compute="meshkiln.engines.vecset.sample:sample",
     reads=("encode",),
-    parameters=("model", "steps", *sampling.OF_THE_TEACHER, "seed"),
+    parameters=("model", "steps", *sampling.OF_THE_TEACHER, "seed", "numeric"),
     only=tuple((name, "model", (sampling.TEACHER,)) for name in sampling.OF_THE_TEACHER),
     # Of both networks, whichever is asked: a student is distilled from its teacher, so the two change together.
     weights=_WEIGHTS.digest("flow.onnx", "null.npy", *(["student.onnx"] if _STUDENT else [])),
@@ -52,7 +53,7 @@ DECODE = Stage(
     version=3,
     compute="meshkiln.engines.vecset.decode:decode",
     reads=("sample",),
-    parameters=("octree_resolution", "decoder"),
+    parameters=("octree_resolution", "decoder", "numeric"),
     # Of every decoder, whichever is asked: patches are distilled from the query head, so they change together.
     weights=_WEIGHTS.digest("latents.onnx", "query.onnx", *_PATCHES),
     numeric="fp32",
@@ -74,6 +75,18 @@ DECODER = Parameter(
     "surface), or those near it by distilled local expansions (patches; some tenths of a cell away, much quicker)",
     choices=(*(["patches"] if _PATCHES else []), "sparse", "dense"),
 )
+NUMERIC = Parameter(
+    "numeric",
+    "fp32",
+    "numeric class of the networks, part of the key",
+    choices=("fp32",),
+    refused=(
+        ("int8", "it moves parts of the surface by more than a tenth of a cell, and an item with its batch mates"),
+        ("bf16", "the inference runtime has no such matrix product on a processor"),
+        ("fp16", "it is no faster on a processor"),
+    ),
+)
+"""One class is offered, as benchmarks/numeric.py found no other that is faster and leaves the surface where it is."""
 
 _GUIDANCE = 3.0
 
@@ -90,6 +103,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "cache_threshold": 0.0,
         "octree_resolution": 256,
         "decoder": "dense",
+        "numeric": "fp32",
     },
     # Training-free: what any flow of this family can be served with.
     "balanced": {
@@ -103,6 +117,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "cache_threshold": 0.05,
         "octree_resolution": 256,
         "decoder": "sparse",
+        "numeric": "fp32",
     },
 }
 # Few steps that end near where fifty do, and a distilled decoder. The distilled student takes fewer still, but ends in
@@ -141,6 +156,7 @@ ENGINE = Engine(
                 sampling.SEED,
                 OCTREE_RESOLUTION,
                 DECODER,
+                NUMERIC,
             )
         ),
         FACES,
