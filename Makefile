@@ -65,8 +65,9 @@ screenshots: $(VENV)/.developer ## take the pictures of the pages for docs/ (wan
 train: ## name the commands that make the bundled weights, with hours for 2 cores
 	@sed -n '/^| step/,/^$$/p' training/README.md
 
-results: $(VENV)/.developer ## write the README's table of claims from benchmarks/results
+results: $(VENV)/.developer ## write README's table of claims and the measured part of docs/recipes.md from benchmarks/results
 	@$(BIN)/python -m benchmarks.claims --write
+	@$(BIN)/python benchmarks/recipes_report.py
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate pyproject.toml

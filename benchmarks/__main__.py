@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.claims import load
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"__main__", "__init__", "claims", "results_file"}
+NOT_BENCHMARKS = {"__main__", "__init__", "claims", "recipes_report", "results_file"}
 
 
 def names() -> list[str]:

@@ -1,4 +1,7 @@
-"""What benchmarks/recipes.py found, as tables, a picture, and the generated part of docs/recipes.md."""
+"""What benchmarks/recipes.py found, as tables, a picture, and the generated part of docs/recipes.md.
+
+python benchmarks/recipes_report.py        (part of `make results`: writes that page from benchmarks/results)
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+import serving_report
+from claims import command_of
 from results_file import FOLDER
 
 Rows = Sequence[Mapping[str, Any]]
-BEGIN, END = "<!-- measured: made by benchmarks/recipes.py -->", "<!-- end of what was measured -->"
+BEGIN, END = "<!-- measured: made by `make results` -->", "<!-- end of what was measured -->"
 DRAWS = 10_000
 
 
@@ -176,7 +181,17 @@ def markdown(folder: Path = FOLDER) -> str:
             raw = json.loads(path.read_text())
             lines += [f"### `benchmarks/recipes.py {part}`", "", *told(raw["figures"]["table"]), ""]
             lines += [f"Weights {raw['figures']['weights']}; {raw['date']}, commit {raw['commit']}.", ""]
-    return "\n".join(lines) or "Not measured yet on these weights.\n"
+        else:
+            lines += [f"### `benchmarks/recipes.py {part}`", "", "Not measured yet on these weights.", ""]
+    for claim, (title, told) in serving_report.PARTS.items():
+        path = folder / f"{claim}.json"
+        lines += [f"### {title}: `{command_of(claim)}`", ""]
+        if path.exists():
+            raw = json.loads(path.read_text())
+            lines += [*told(raw["figures"]), "", f"{raw['date']}, commit {raw['commit']}.", ""]
+        else:
+            lines += ["Not measured yet.", ""]
+    return "\n".join(lines)
 
 
 def _speed(table: Mapping[str, Any]) -> list[str]:
@@ -235,8 +250,17 @@ def write(docs: Path, folder: Path = FOLDER) -> None:
     if curve_file.exists():
         (docs / "recipes.svg").write_text(svg(json.loads(curve_file.read_text())["figures"]["table"]))
     page = docs / "recipes.md"
-    before, begin, rest = page.read_text().partition(BEGIN)
+    page.write_text(page_with(page.read_text(), folder))
+
+
+def page_with(text: str, folder: Path = FOLDER) -> str:
+    """The page's text with its generated part made anew. Raises ValueError when its markers are gone."""
+    before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} needs the lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(folder)}\n{END}{after}")
+        raise ValueError(f"docs/recipes.md needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{markdown(folder)}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    write(Path(__file__).parents[1] / "docs")

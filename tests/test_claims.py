@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,18 @@ import pytest
 from benchmarks.claims import BEGIN, END, HERE, README, Claim, command_of, load, readme_with, table
 from benchmarks.results_file import Bar, Results
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import recipes_report
+
 
 def test_readme_and_results_agree() -> None:
     text = README.read_text()
     assert readme_with(load(), text) == text, "the table is not what the results say: run `make results`"
+
+
+def test_the_recipes_page_and_results_agree() -> None:
+    text = (HERE.parent / "docs" / "recipes.md").read_text()
+    assert recipes_report.page_with(text) == text, "the tables are not what the results say: run `make results`"
 
 
 def test_every_result_names_a_command_that_exists() -> None:
