@@ -34,13 +34,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from gateway import Peer, get, meshkiln
 from meshkiln.engines.base import PICTURE, Scalar, Stage, Work
 from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, runtime, sample, sparse
 from meshkiln.gateway import jobs, serve, service
 from meshkiln.workers import batching, child, keeper, processes
 from quality import picture_files
 from results_file import Bar, Results, data_folder
+from servers import Peer, get, meshkiln
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value

@@ -20,6 +20,9 @@ import numpy as np
 from meshkiln.engines.vecset import ENGINE, manifest, runtime
 from results_file import Bar, Results
 
+OPEN = {"batch": 1, "count": 4096, "nodes": 4096, "cells": 1024, "places": 729}
+"""What the graphs leave open, as calls have it."""
+
 
 def fresh(code: str) -> float:
     """Median seconds that `code` prints, each time in a new process."""
@@ -30,13 +33,17 @@ def fresh(code: str) -> float:
 def binding(calls: int) -> dict[str, float]:
     """By graph: processor time of a call over that of one whose inputs and output are bound, in turn, on one thread."""
     sizes, draw, gains = manifest.manifest(), np.random.default_rng(0), {}
-    for name in sorted({*runtime.wanted("student"), *runtime.wanted("teacher")} & set(sizes.files)):
+    graphs = {name for decoder in runtime.DECODERS for name in runtime.wanted("teacher", decoder)}
+    for name in sorted({*graphs, *runtime.wanted("student", "sparse")} & set(sizes.files)):
         session = runtime.opened(name, 1)
-        # Every graph's first axis is the batch; of the other open one, the query's points, a call has thousands.
-        given = {
-            its.name: draw.normal(size=[4096 if isinstance(n, str) else n for n in (1, *its.shape[1:])]).astype("f4")
-            for its in session.get_inputs()
-        }
+        given = {}
+        for its in session.get_inputs():
+            shape = [OPEN[n] if isinstance(n, str) else n for n in its.shape]
+            kind = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}[its.type]
+            given[its.name] = (
+                draw.normal(size=shape) if kind is np.float32 else draw.integers(OPEN["nodes"], size=shape)
+            )
+            given[its.name] = given[its.name].astype(kind)
         (output,) = session.get_outputs()
         room = session.run(None, given)[0]
         bound = session.io_binding()

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 def warm() -> None:
-    """Load the graph that the default recipe wants; the teacher's waits to be asked for where there is a student."""
+    """Load the graph that the recipes want; the student's waits to be asked for."""
     runtime.measured()
-    runtime.session("student.onnx" if "student.onnx" in manifest().files else "flow.onnx")
+    runtime.session("flow.onnx")
 
 
 def sample(batch: Sequence[Work]) -> list[Value]:

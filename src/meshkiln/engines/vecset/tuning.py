@@ -51,15 +51,14 @@ def stored(available: int) -> Tuning | None:
 
 
 def measure(available: int, opened: Callable[[str, int], Any]) -> Tuning:
-    """Time the network on one and on all of the threads, then in batches, and keep what was best.
+    """Time the flow on one and on all of the threads, then in batches, and keep what was best.
 
     opened : a session of a graph, given its name and threads
     """
-    name = "student.onnx" if "student.onnx" in manifest().files else "flow.onnx"
-    threads, session = 1, opened(name, 1)
+    threads, session = 1, opened("flow.onnx", 1)
     quickest = _seconds(session, 1)
     if available > 1:
-        every = opened(name, available)
+        every = opened("flow.onnx", available)
         if _seconds(every, 1) < WORTH * quickest:
             threads, session = available, every
     batch, best = 1, _seconds(session, 1)
@@ -80,8 +79,6 @@ def _seconds(session: Any, size: int) -> float:
         "t": np.full(size, 0.5, np.float32),
         "tokens": draw.normal(size=(size, sizes.tokens, sizes.token_dim)).astype(np.float32),
     }
-    if any(its.name == "d" for its in session.get_inputs()):
-        given["d"] = np.full(size, 0.25, np.float32)
     took = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
