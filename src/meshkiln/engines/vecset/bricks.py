@@ -60,6 +60,7 @@ class Bricks:
     known : (n, B, B, B) bool       asked of the field
     surprise : (n, B, B, B) float32   by how much the last answers differed from their stand-ins, 0 elsewhere
     changed : (n,) bool   bricks that are new, or hold a sample whose sign an answer changed, since `disturbed`
+    asked : (n,) bool   bricks that hold a sample that was asked for since this was last cleared
     """
 
     def __init__(self, questions: Questions, side: int, coarse: F32, coarse_known: Bools) -> None:
@@ -72,6 +73,7 @@ class Bricks:
         self.known = np.zeros((0, side, side, side), bool)
         self.surprise = np.zeros((0, side, side, side), np.float32)
         self.changed = np.zeros(0, bool)
+        self.asked = np.zeros(0, bool)
 
     def __len__(self) -> int:
         return len(self.place)
@@ -97,6 +99,7 @@ class Bricks:
         self.known = np.concatenate([self.known, known])
         self.surprise = np.concatenate([self.surprise, np.zeros_like(stand_in)])
         self.changed = np.concatenate([self.changed, np.ones(len(place), bool)])
+        self.asked = np.concatenate([self.asked, np.zeros(len(place), bool)])
 
     def every(self) -> Ints:
         """The slots (n,) of all bricks."""
@@ -104,11 +107,16 @@ class Bricks:
 
     def disturbed(self) -> Ints:
         """Slots of the bricks that changed since this was last asked, and of those whose halo did."""
-        slots = [self.slot[tuple((self.place[self.changed] - offset).T)] for offset in CORNERS]
-        found = np.zeros(len(self), bool)
-        for some in slots:
-            found[some[some >= 0]] = True
+        found = self.around(self.changed)
         self.changed[:] = False
+        return found
+
+    def around(self, which: Bools) -> Ints:
+        """Slots of some bricks (n,), and of those whose halo is in them."""
+        found = np.zeros(len(self), bool)
+        for offset in CORNERS:
+            slots = self.slot[tuple((self.place[which] - offset).T)]
+            found[slots[slots >= 0]] = True
         return np.flatnonzero(found).astype(np.int32)
 
     def neighbours(self, which: Ints | None = None) -> Ints:
@@ -147,43 +155,57 @@ class Bricks:
         which = self.every() if which is None else which
         place = self.place[which]
         self.surprise[:] = 0
-        pieces = []
+        pieces, touched = [], []
         for offset in CORNERS[1:]:
             there = (slice(None), *(slice(count, None) if o else slice(0, count) for o in offset))
-            pieces.append((offset, wanted[there]))
-        for offset, piece in pieces:
-            touched = piece.any(axis=(1, 2, 3))
-            self.allocate(place[touched] + np.array(offset, np.int32))
-        own = np.zeros((len(self), count, count, count), bool)
-        own[which] = wanted[:, :-1, :-1, :-1]
-        for offset, piece in pieces:
-            slots = self.slot[tuple((place + offset).T)]
+            piece = wanted[there].reshape(len(which), -1)
+            into = np.flatnonzero(piece.any(axis=1))
+            pieces.append((offset, into, piece[into].reshape(len(into), *(1 if o else count for o in offset))))
+            touched.append(place[into] + np.array(offset, np.int32))
+        # All at once: every allocation copies the bricks there are.
+        self.allocate(np.concatenate(touched))
+        handed = [self.slot[tuple((place[into] + offset).T)] for offset, into, _ in pieces]
+        row = np.full(len(self) + 1, -1, np.int32)  # the last for slot −1
+        for slots in (which, *handed):
+            row[slots] = 0
+        row[-1] = -1
+        rows = np.flatnonzero(row == 0)
+        row[rows] = np.arange(len(rows), dtype=np.int32)
+        own = np.zeros((len(rows), count, count, count), bool)
+        own[row[which]] = wanted[:, :-1, :-1, :-1]
+        for (offset, _, piece), slots in zip(pieces, handed, strict=True):
             inside = slots >= 0
             target = (slice(None), *(slice(0, 1) if o else slice(None) for o in offset))
             # A brick is the neighbour at one offset of one brick only, so no slot repeats here.
-            own[target][slots[inside]] |= piece[inside]
+            own[target][row[slots[inside]]] |= piece[inside]
         known = self.known[:, ::step, ::step, ::step]
-        at = np.nonzero(own & ~known)
+        own &= ~known[rows]
+        at = np.nonzero(own)
+        at = (rows[at[0]], *at[1:])
         index = self.place[at[0]] * self.side + np.stack(at[1:], axis=1) * step
         values = self.values[:, ::step, ::step, ::step]
         before, now = values[at], self.questions(index)
         values[at] = now
         self.surprise[:, ::step, ::step, ::step][at] = np.abs(now - before)
         self.changed[at[0][(now > 0) != (before > 0)]] = True
+        self.asked[at[0]] = True
         known[at] = True
         return len(index)
 
-    def stand_in(self, coarse: int, fine: int) -> None:
-        """Give every unknown fine-th sample the value interpolated between the coarse-th samples around it."""
-        held = interpolated(self.haloed(coarse), coarse // fine)[:, :-1, :-1, :-1]
+    def stand_in(self, coarser: F32, ratio: int) -> None:
+        """Give every unknown sample `ratio` times finer the value interpolated between those of a `haloed`."""
+        held = interpolated(coarser, ratio)[:, :-1, :-1, :-1]
+        fine = self.side // (coarser.shape[1] - 1) // ratio
         np.copyto(self.values[:, ::fine, ::fine, ::fine], held, where=~self.known[:, ::fine, ::fine, ::fine])
 
     def reach_down(self, step: int) -> None:
         """Allocate bricks below whose stand-in differs in sign from a sample at their upper faces."""
+        found = []
         for offset in CORNERS[1:]:
             place = self.place - np.array(offset, np.int32)
             free = np.flatnonzero((self.slot[tuple(place.T)] < 0) & (place >= 0).all(axis=1))
             face = (slice(None), *(slice(0, 1) if o else slice(None, None, step) for o in offset))
             inside = self.values[face][free] > 0
             below = self.coarse[tuple(place[free].T)] > 0
-            self.allocate(place[free[(inside != below[:, None, None, None]).any(axis=(1, 2, 3))]])
+            found.append(place[free[(inside != below[:, None, None, None]).any(axis=(1, 2, 3))]])
+        self.allocate(np.concatenate(found))

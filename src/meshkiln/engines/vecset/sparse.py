@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.vecset import cubes
-from meshkiln.engines.vecset.bricks import Bools, Bricks, Questions, interpolated
+from meshkiln.engines.vecset.bricks import Bools, Bricks, Ints, Questions, interpolated
 from meshkiln.engines.vecset.grid import F32, OUTSIDE, Field, Mesh
 
 COARSE = 32
@@ -97,6 +97,14 @@ def _ends(values: F32, unsure: float = 0.0) -> Bools:
     return ends
 
 
+def _may_ask(values: F32, unsure: float) -> Bools:
+    """Which bricks (n,) of samples (n, k+1, k+1, k+1) have `_ends` in a finer grid, interpolated between them."""
+    flat = values.reshape(len(values), -1)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    may: Bools = (low < unsure) & (high > -unsure) if unsure > 0 else (low <= 0) & (high > 0)
+    return may
+
+
 def _near(values: F32, band: float) -> Bools:
     """Cells whose corners agree in sign and whose mean |logit| is below `band`.
 
@@ -150,9 +158,10 @@ def _follow(bricks: Bricks, step: int) -> None:
         bricks.ask(_ends(bricks.haloed(step, which)), step, which)
 
 
-def _doubted(bricks: Bricks, step: int) -> Bools:
-    """Samples whose stand-in is closer to 0 than answers in a cell they share were off, times DOUBT; with the halo."""
-    off = bricks.haloed(step, surprise=True)
+def _doubted(bricks: Bricks, step: int, which: Ints) -> Bools:
+    """Samples of some bricks and their halo whose stand-in is closer to 0 than answers in a cell they share were off,
+    times DOUBT."""
+    off = bricks.haloed(step, which, surprise=True)
     for along in (1, 2, 3):
         low, high = _halves(along)
         off = np.maximum(off[low], off[high])
@@ -164,7 +173,7 @@ def _doubted(bricks: Bricks, step: int) -> Bools:
         grown[low] = off
         np.maximum(grown[high], off, out=grown[high])
         off = grown
-    doubted: Bools = np.abs(bricks.haloed(step)) < DOUBT * off
+    doubted: Bools = np.abs(bricks.haloed(step, which)) < DOUBT * off
     return doubted
 
 
@@ -220,21 +229,32 @@ def decode_one(
     bricks = Bricks(questions, sizes[whole], lattice, known)
     held = _crossed(lattice[None]) | _near(lattice[None], margin * slope * sizes[whole] / sizes[0])
     bricks.allocate(np.argwhere(held[0]).astype(np.int32))
+    if len(bricks) == 0:
+        return Mesh.empty(), Cost(questions.queries, questions.calls, resolution / sizes[0])
+    seen = bricks.every()
     for step, finer in pairwise(sizes[whole:]):
         coarser = bricks.haloed(step)
-        bricks.stand_in(step, finer)
-        wanted = _ends(bricks.haloed(finer), UNSURE * slope * finer / sizes[0])
+        bricks.stand_in(coarser, step // finer)
         share = LAST if step == 2 < sizes[0] else 1.0
-        wanted |= _spread(_near(coarser, margin * share * slope * step / sizes[0]), step // finer)
-        bricks.ask(wanted, finer)
-        bricks.ask(_doubted(bricks, finer), finer)
+        near = _near(coarser, margin * share * slope * step / sizes[0])
+        unsure = UNSURE * slope * finer / sizes[0]
+        # Half the bricks of the last level hold nothing that is asked for there, and need not be looked at again.
+        which = np.flatnonzero(_may_ask(coarser, unsure) | near.reshape(len(near), -1).any(axis=1)).astype(np.int32)
+        wanted = _ends(bricks.haloed(finer, which), unsure)
+        wanted |= _spread(near[which], step // finer)
+        bricks.asked[:] = False
+        bricks.ask(wanted, finer, which)
+        which = bricks.around(bricks.asked)
+        bricks.ask(_doubted(bricks, finer, which), finer, which)
         _follow(bricks, finer)
-    cost = Cost(questions.queries, questions.calls, resolution / sizes[0])
-    if len(bricks) == 0:
-        return Mesh.empty(), cost
-    vertices, faces = cubes.extract(bricks.haloed(), bricks.neighbours(), bricks.place * bricks.side)
+        # A side that crosses has an end that was not in a coarser grid.
+        seen = bricks.around(bricks.asked)
+    among = np.full(len(bricks) + 1, -1, np.int32)  # the last for slot −1
+    among[seen] = np.arange(len(seen), dtype=np.int32)
+    neighbours = among[bricks.neighbours(seen)]
+    vertices, faces = cubes.extract(bricks.haloed(which=seen), neighbours, bricks.place[seen] * bricks.side)
     placed = (vertices / resolution * (2 * half) - half).astype(np.float32)
-    return Mesh(placed, faces), cost
+    return Mesh(placed, faces), Cost(questions.queries, questions.calls, resolution / sizes[0])
 
 
 def decode(
