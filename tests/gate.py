@@ -46,9 +46,15 @@ class Gate:
     def tick(self) -> int:
         return next(self._ticks)
 
-    def engine(self, compute: str = "wait") -> Engine:
-        """The toy engine with its `smooth` behind the gate, or (`linger`) as slow as `SECONDS` says."""
-        stages = [replace(s, compute=f"gate:{compute}") if s.name == "smooth" else s for s in toy.ENGINE.stages]
+    def engine(self, compute: str = "wait", batch: int = 1) -> Engine:
+        """The toy engine with its `smooth` behind the gate, or (`linger`) as slow as `SECONDS` says.
+
+        compute : also `wait_to_grow`, which has `grow` behind the gate and lets `smooth` linger
+        """
+        computes = {"smooth": f"gate:{compute}"}
+        if compute == "wait_to_grow":
+            computes = {"smooth": "gate:linger", "grow": "gate:wait_to_grow"}
+        stages = [replace(s, compute=computes.get(s.name, s.compute), batch=batch) for s in toy.ENGINE.stages]
         return replace(toy.ENGINE, stages=tuple(stages))
 
 
@@ -69,6 +75,14 @@ def wait(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
         for mark in marks:
             mark.unlink()
     return toy.smooth(batch)
+
+
+def wait_to_grow(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
+    while not (Path(os.environ["TEST_GATE"]) / "open").exists():
+        time.sleep(0.005)
+        for work in batch:
+            work.report(0, 1)
+    return toy.grow(batch)
 
 
 def linger(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:

@@ -8,13 +8,18 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+import toy
+from gate import Gate
+from meshkiln.engines.base import engines
 from meshkiln.gateway import house
+from meshkiln.gateway.artifacts import SUFFIXES
 from serving import serving, until
 
 PNG = {"content-type": "image/png"}
@@ -294,29 +299,130 @@ def test_foreign_hosts_and_origins_get_403(http: httpx.Client) -> None:
     assert http.get("/healthz", headers={"Host": "evil.example"}).status_code == 403
     assert http.get("/healthz", headers={"Host": "127.0.0.1.evil.example:80"}).status_code == 403
     for origin in ("http://evil.example", "null", "https://localhost.evil.example"):
-        refused = http.post("/v1/generations", content=b"x", headers={**PNG, "Origin": origin})
-        assert refused.status_code == 403
-        assert "access-control-allow-origin" not in refused.headers
+        posted = http.post("/v1/generations", content=b"x", headers={**PNG, "Origin": origin})
+        deleted = http.delete(f"/v1/cache/{'0' * 64}", headers={"Origin": origin})
+        cancelled = http.delete("/v1/generations/none", headers={"Origin": origin})
+        for refused in (posted, deleted, cancelled):
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
     own = str(http.base_url).rstrip("/")
     assert http.get("/healthz", headers={"Origin": own}).status_code == 200
 
 
 def test_engines_cache_health_and_metrics_are_told(http: httpx.Client) -> None:
+    for _ in range(2):
+        post(http, b"to be counted")
     assert http.get("/v1/engines").json()[0]["name"] == "toy"
     assert http.get("/v1/cache").json()["entries"] >= 0
     assert http.get("/healthz").json() == {"status": "ok"}
     text = http.get("/metrics").text
     for name in (
-        "http_requests_total",
-        "generation_seconds_bucket",
-        "worker_busy_ratio",
-        "store_bytes",
-        "batch_size",
+        "http_requests_total{",
+        'generation_seconds_bucket{le="0.001",outcome="memory"}',
+        'stage_seconds_count{stage="grow"}',
+        'stage_hits_total{stage="export",tier="memory"}',
+        'saved_seconds_total{outcome="memory"}',
+        "flights_joined_total ",
+        "queue_generations ",
+        "queue_seconds ",
+        "batch_size_bucket{",
+        'worker_busy_ratio{worker="0"}',
+        'worker_memory_bytes{worker="0"}',
+        'store_bytes{tier="disk"}',
     ):
-        assert f"meshkiln_{name}" in text
+        assert f"\nmeshkiln_{name}" in text, name
+    assert "\nprocess_resident_memory_bytes " in text
     described = http.get("/openapi.json").json()
     limits = described["paths"]["/v1/generations"]["post"]["requestBody"]["content"]["image/png"]["schema"]
     assert limits["maxLength"] == 100_000
+
+
+def test_what_is_evicted_is_counted(tmp_path: Path) -> None:
+    with serving(tmp_path, disk=False, memory_entries=4) as client:
+        for number in range(3):
+            post(client, b"evicted%d" % number)
+        counts = re.findall(
+            r'^meshkiln_store_evictions_total\{\S*tier="memory"\} (\S+)$', client.get("/metrics").text, re.M
+        )
+        assert sum(map(float, counts)) > 0
+
+
+def test_another_format_runs_the_export_and_is_no_generation(http: httpx.Client) -> None:
+    document = post(http, b"format").json()
+
+    def counted() -> tuple[float, float, int]:
+        text = http.get("/metrics").text
+        done = re.findall(r'^meshkiln_worker_tasks_total\{outcome="done"\} (\S+)$', text, re.M)
+        generations = re.findall(r"^meshkiln_generation_seconds_count\S* (\S+)$", text, re.M)
+        return (
+            sum(map(float, done)),
+            sum(map(float, generations)),
+            len(http.get("/v1/generations").json()["generations"]),
+        )
+
+    tasks, generations, listed = counted()
+    stl = http.get(document["links"]["formats"]["stl"])
+    assert (stl.headers["content-type"], stl.content[:4]) == ("model/stl", b"stl:")
+    assert stl.headers["content-disposition"].endswith('.stl"')
+    assert counted() == (tasks + 1, generations, listed)
+
+
+def test_every_format_has_a_suffix() -> None:
+    for engine in engines().values():
+        assert set(engine.formats.values()) <= set(SUFFIXES)
+
+
+def test_a_restarted_server_runs_no_finished_stage_again(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    kinds = {"toy": gate.engine("wait_to_grow")}
+    with serving(tmp_path, kinds, shutdown_seconds=0.2) as client:
+        location = post(client, b"begun", "").headers["location"]
+        until(lambda: gate.passed() == ["begun"])
+        with client.stream("GET", f"{location}/events") as events:
+            assert any('"stage": "grow", "state": "begun"' in line for line in events.iter_lines())
+    gate.open()
+    with serving(tmp_path, kinds) as client:
+        until(lambda: client.get(location).json()["state"] == "succeeded")
+        document = client.get(location).json()
+    assert gate.passed() == ["begun"], "`smooth` ran once"
+    assert "smooth" not in computed(document)
+    assert computed(document)[-2:] == ["grow", "export"]
+
+
+def test_a_job_is_resolved_anew_by_a_server_that_was_upgraded(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    with serving(tmp_path, {"toy": gate.engine()}, shutdown_seconds=0.2) as client:
+        location = post(client, b"upgraded", "").headers["location"]
+        until(lambda: gate.waiting() == 1)
+    stages = tuple(replace(stage, version=stage.version + 1) for stage in toy.ENGINE.stages)
+    with serving(tmp_path, {"toy": replace(toy.ENGINE, stages=stages)}) as client:
+        until(lambda: client.get(location).json()["state"] == "succeeded")
+        key = client.get(location).json()["key"]
+        assert post(client, b"upgraded").json()["key"] == key, "it is the new version's"
+    with serving(tmp_path, {"toy": toy.ENGINE}) as client:
+        assert post(client, b"upgraded").json()["key"] != key
+
+
+def test_a_picture_that_kills_workers_fails_clearly_and_does_not_come_back(tmp_path: Path) -> None:
+    stages = [replace(s, compute="deadly:smooth") if s.name == "smooth" else s for s in toy.ENGINE.stages]
+    kinds = {"toy": replace(toy.ENGINE, stages=tuple(stages))}
+
+    def restarts(client: httpx.Client) -> float:
+        counts = re.findall(
+            r'^meshkiln_worker_restarts_total\{reason="died"\} (\S+)$', client.get("/metrics").text, re.M
+        )
+        return sum(map(float, counts))
+
+    with serving(tmp_path, kinds) as client:
+        failed = post(client, b"deadly").json()
+        assert (failed["state"], failed["error"]["type"]) == ("failed", "urn:meshkiln:problem:poisoned")
+        assert "signal 9" in failed["error"]["detail"]
+        assert restarts(client) == 2
+        assert post(client, b"harmless").json()["state"] == "succeeded"
+    with serving(tmp_path, kinds) as client:
+        again = post(client, b"deadly").json()
+        assert again["error"]["type"] == "urn:meshkiln:problem:poisoned"
+        assert restarts(client) == 0, "it was not even tried"
 
 
 def test_a_restarted_server_finishes_what_was_accepted(tmp_path: Path) -> None:

@@ -248,6 +248,13 @@ def test_a_deadline_is_refused_by_the_fair_turn_and_not_by_all_that_waits(tmp_pa
         for number in range(50):
             assert post(client, b"theirs%d" % number).status_code == 202
         until(lambda: gate.waiting() == 1)
+        last = client.get("/v1/generations?limit=1").json()["generations"][0]
+        assert (last["state"], last["position"]) == ("queued", 50 - AT_ONCE)
+        assert last["estimated_seconds"] == pytest.approx(50 * cost, rel=0.05)
+        with client.stream("GET", last["links"]["events"]) as events:
+            told = [line for line, _ in zip(events.iter_lines(), range(8), strict=False)]
+        assert "event: queue" in told
+        assert f'data: {{"position": {50 - AT_ONCE}}}' in told
         # One of theirs comes before it, and not fifty.
         refused = post(other, b"mine", f"timeout={1.5 * cost}")
         assert (refused.status_code, refused.json()["type"]) == (504, "urn:meshkiln:problem:deadline-passed")
@@ -297,6 +304,21 @@ def test_a_full_queue_refuses_what_is_new_says_when_and_still_answers(tmp_path: 
         accepted = [response.headers["location"] for response in posted[:-1]]
         until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in accepted))
         assert post(client, b"again").status_code == 202
+
+
+def test_a_full_queue_still_answers_what_is_stored(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    with serving(tmp_path, kinds={"toy": gate.engine()}, queue_generations=1) as client:
+        gate.open()
+        stored = post(client, b"stored", "wait=30").json()
+        gate.close()
+        try:
+            until(lambda: post(client, b"x%d" % gate.tick()).status_code == 503)
+            again = post(client, b"stored")
+            assert (again.status_code, again.json()["key"]) == (200, stored["key"])
+            assert client.get(stored["links"]["artifact"]).status_code == 200
+        finally:
+            gate.open()
 
 
 def test_work_that_waits_too_long_is_refused_by_its_seconds(tmp_path: Path) -> None:

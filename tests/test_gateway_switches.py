@@ -63,6 +63,21 @@ def test_single_flight_is_one_computation_and_without_it_there_are_two(tmp_path:
         assert gate.passed() == ["twice"] * (1 if single else 2)
 
 
+@pytest.mark.parametrize("batching", [True, False])
+def test_batching_runs_what_waits_together_and_without_it_one_by_one(tmp_path: Path, batching: bool) -> None:
+    gate = Gate(tmp_path / "gate")
+    kinds = {"toy": gate.engine(batch=4)}
+    with serving(tmp_path, kinds, batching=batching, memory=False, disk=False, batch_seconds=0.0) as client:
+        first = post(client, b"first", "").headers["location"]
+        until(lambda: gate.waiting() == 1)
+        paths = [first, *(post(client, b"mate%d" % number, "").headers["location"] for number in range(8))]
+        until(lambda: metric(client, "active_generations") == 9)
+        gate.open()
+        until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in paths))
+        alone, all_ = (metric(client, rf'batch_size_bucket\{{le="{bound}"\}}') for bound in ("1.0", "\\+Inf"))
+        assert (alone < all_) == batching
+
+
 @pytest.mark.parametrize("hot", [True, False])
 def test_the_hot_path_gives_the_same_answers(tmp_path: Path, hot: bool) -> None:
     with serving(tmp_path, hot_path=hot) as client:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from meshkiln.cli.serve import settings
 from meshkiln.errors import BadParameter
 from meshkiln.settings import Settings, allowed, load, variable
 
@@ -32,6 +36,36 @@ def test_every_setting_can_come_from_the_environment() -> None:
         assert loaded.origins[setting.name] == variable(setting.name)
         assert type(getattr(loaded.settings, setting.name)) is type(setting.default)
         assert setting.metadata["help"]
+
+
+def test_every_setting_can_come_from_the_file(tmp_path: Path) -> None:
+    lines = {int: "4096", float: "1.5", str: '"x"', tuple: '["a", "b"]'}
+    numbers = {"port": "80", "workers": "3", "worker_bytes": str(2**28), "traces_share": "0.5"}
+    for setting in fields(Settings):
+        file = tmp_path / f"{setting.name}.toml"
+        text = str(not setting.default).lower() if type(setting.default) is bool else lines[type(setting.default)]
+        file.write_text(f"{setting.name} = {numbers.get(setting.name, text)}\n")
+        loaded = load(environ={}, file=file)
+        assert loaded.origins[setting.name] == str(file)
+        assert getattr(loaded.settings, setting.name) != setting.default
+
+
+def test_settings_are_printed_each_with_its_value_and_where_it_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("workers = 7\n")
+    environ = {"MESHKILN_SETTINGS": str(file), "MESHKILN_PORT": "8080", "COLUMNS": "300"}
+    ran = CliRunner().invoke(settings, ["--json"], env=environ)
+    told = json.loads(ran.output)
+    assert list(told) == [setting.name for setting in fields(Settings)]
+    assert told["workers"] == {"value": 7, "from": str(file), "variable": "MESHKILN_WORKERS"}
+    assert told["port"] == {"value": 8080, "from": "MESHKILN_PORT", "variable": "MESHKILN_PORT"}
+    assert told["engine"]["from"] == "default"
+    table = CliRunner().invoke(settings, [], env=environ).output
+    for setting in fields(Settings):
+        assert setting.name in table
+        assert variable(setting.name) in table
+    assert f"the file is {file}" in table
+    assert re.search(r"^workers +7 +the file", table, re.M)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,13 @@ def settings(as_json: bool) -> None:
             if value in (True, False)
             else str(value)
         )
-        rows.add_row(name, told, origin, variable(name), allowed(name))
-    show.console().print(rows)
+        # A path would leave no room for the other columns.
+        place = origin if origin in ("default", "option", variable(name)) else "the file"
+        rows.add_row(name, told, place, variable(name), allowed(name))
+    out = show.console()
+    out.print(rows)
+    for path in sorted(set(loaded.origins.values()) - {"default", "option", *map(variable, loaded.origins)}):
+        out.print(f"the file is {path}", soft_wrap=True)
 
 
 def _as_json(loaded: Loaded) -> dict[str, object]:

@@ -1,0 +1,18 @@
+"""A `smooth` of the toy engine that one picture kills, as some pictures kill decoders. Run by workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+import numpy as np
+
+import toy
+from meshkiln.engines.base import Work
+
+
+def smooth(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
+    if any(bytes(work.inputs[0]["pixels"]) == b"deadly" for work in batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return toy.smooth(batch)
