@@ -49,13 +49,27 @@ class Gate:
     def engine(self, compute: str = "wait", batch: int = 1) -> Engine:
         """The toy engine with its `smooth` behind the gate, or (`linger`) as slow as `SECONDS` says.
 
-        compute : also `wait_to_grow`, which has `grow` behind the gate and lets `smooth` linger
+        compute : also `wait_to_grow`, which has `grow` behind the gate and lets `smooth` linger, and `wait_half_way`,
+            which has `grow` half way through it
         """
         computes = {"smooth": f"gate:{compute}"}
         if compute == "wait_to_grow":
             computes = {"smooth": "gate:linger", "grow": "gate:wait_to_grow"}
+        if compute == "wait_half_way":
+            computes = {"grow": "gate:wait_half_way"}
         stages = [replace(s, compute=computes.get(s.name, s.compute), batch=batch) for s in toy.ENGINE.stages]
         return replace(toy.ENGINE, stages=tuple(stages))
+
+
+def wait_half_way(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
+    """`grow` that is let through when half of its steps are done."""
+    for work in batch:
+        steps = int(work.parameters["steps"])
+        for step in range(1, steps // 2 + 1):
+            work.report(step, steps)
+    while not (Path(os.environ["TEST_GATE"]) / "open").exists():
+        time.sleep(0.005)
+    return toy.grow(batch)
 
 
 def wait(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -152,11 +153,12 @@ def test_without_single_flight_every_job_has_a_run() -> None:
 
 
 @contextmanager
-def gated(folder: Path, compute: str = "wait", **settings: Any) -> Iterator[tuple[httpx.Client, Gate]]:
+def gated(
+    folder: Path, compute: str = "wait", **settings: Any
+) -> Iterator[tuple[httpx.Client, Gate]]:
     gate = Gate(folder / "gate")
-    with serving(
-        folder, kinds={"toy": gate.engine(compute)}, memory=False, disk=False, batching=False, **settings
-    ) as client:
+    engine = gate.engine(compute)
+    with serving(folder, kinds={"toy": engine}, memory=False, disk=False, batching=False, **settings) as client:
         try:
             yield client, gate
         finally:
@@ -195,6 +197,30 @@ def test_through_http_too_one_picture_is_not_behind_a_hundred_of_another_client(
         until(lambda: client.get(mine).json()["state"] == "succeeded")
         # In the order of work, only what was in the kiln already came before it, and not all of that.
         assert gate.passed().index("mine") <= AT_ONCE
+
+
+def test_who_joins_when_half_of_it_is_done_is_told_where_it_stands(tmp_path: Path) -> None:
+    with gated(tmp_path, "wait_half_way") as (client, gate):
+        first = post(client, b"same", "steps=8").headers["location"]
+        with client.stream("GET", f"{first}/events") as stream:
+            next(line for line in stream.iter_lines() if '"step": 4' in line)
+        late = post(client, b"same", "steps=8").headers["location"]
+        with client.stream("GET", f"{late}/events") as stream:
+            lines = stream.iter_lines()
+            told = []
+            while not told or told[-1] != {"stage": "grow", "step": 4, "steps": 8}:
+                line = next(lines)
+                told += [json.loads(line.removeprefix("data: "))] if line.startswith("data: ") else []
+            # All of this before the gate is opened.
+            assert told[0] == {"state": "queued", "joined": True}
+            done = [event["stage"] for event in told if event.get("state") == "done"]
+            assert done == ["read", "smooth"]
+            assert {"stage": "grow", "state": "begun"} in told
+            gate.open()
+            rest = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+        assert {"stage": "grow", "step": 8, "steps": 8} in rest
+        assert rest[-1]["state"] == "succeeded"
+        assert client.get(late).json()["key"] == client.get(first).json()["key"]
 
 
 def test_who_is_cancelled_while_running_frees_the_place(tmp_path: Path) -> None:

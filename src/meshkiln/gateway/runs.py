@@ -25,7 +25,7 @@ class Run:
 
     jobs : those that wait for it, by id
     begun : whether it is in the kiln; its deadline is fixed from then on
-    told : what was told of its stages, for those who join later
+    told : what was told of its stages, for those who join later; step : and of the steps of the one it is at
     trace : of its generation, when somebody traces
     """
 
@@ -37,6 +37,7 @@ class Run:
     deadline: float | None = None
     task: asyncio.Task[None] | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
+    step: dict[str, Any] | None = None
     trace: Generation | None = None
 
     @property

@@ -281,6 +281,8 @@ class Service:
                 self.traces.joined(run.trace, job.id)
             for stage in run.told:
                 self.logs.tell(job.id, "stage", stage)
+            if run.step is not None:
+                self.logs.tell(job.id, "step", run.step)
             self._begin(self._begun(job))
         self._next()
         self._tell_places()
