@@ -193,6 +193,7 @@ class StoreContract:
             assert store.stats().bytes <= 100_000 * self.overshoot
         assert store.stats().bytes >= 100_000 * self.fill, "a store that throws away far more than it must is no store"
         assert store.stats().evictions["size"] == 300 - len(store) or not self.counts_all
+        assert store.stats().evicted["size"] == {"export": store.stats().evictions["size"]}
         store.close()
 
     def test_an_artifact_larger_than_the_store_is_not_kept_and_counted(self, tmp_path: Path, clock: Clock) -> None:

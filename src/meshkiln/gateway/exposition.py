@@ -89,7 +89,9 @@ class Exposition(Collector):
         entries = GaugeMetricFamily("meshkiln_store_entries", "Artifacts held", labels=["tier"])
         hits = CounterMetricFamily("meshkiln_store_hits", "Look-ups that found", labels=["tier"])
         misses = CounterMetricFamily("meshkiln_store_misses", "Look-ups that did not find", labels=["tier"])
-        evictions = CounterMetricFamily("meshkiln_store_evictions", "Artifacts let go", labels=["tier", "reason"])
+        evictions = CounterMetricFamily(
+            "meshkiln_store_evictions", "Artifacts let go", labels=["tier", "reason", "stage"]
+        )
         faults = CounterMetricFamily("meshkiln_store_faults", "What went wrong", labels=["tier", "reason"])
         for tier in tiers:
             stats = tier.stats()
@@ -97,8 +99,9 @@ class Exposition(Collector):
             entries.add_metric([tier.name], stats.entries)
             hits.add_metric([tier.name], stats.hits)
             misses.add_metric([tier.name], stats.misses)
-            for reason, count in stats.evictions.items():
-                evictions.add_metric([tier.name, reason], count)
+            for reason, stages in stats.evicted.items():
+                for stage, count in stages.items():
+                    evictions.add_metric([tier.name, reason, stage], count)
             for reason, count in stats.faults.items():
                 faults.add_metric([tier.name, reason], count)
         yield from (held, entries, hits, misses, evictions, faults)

@@ -71,7 +71,7 @@ def _parts(gateway: Gateway) -> tuple[tuple[dict[str, Any], dict[str, Any]], tup
     tiers = [store.memory, store.disk] if isinstance(store, Tiers) else [store]
     stats = {tier.name: asdict(tier.stats()) for tier in tiers}
     kept = {
-        "evictions": {name: dict(told["evictions"]) for name, told in stats.items()},
+        "evicted": {name: dict(told["evicted"]) for name, told in stats.items()},
         "faults": {name: dict(told["faults"]) for name, told in stats.items()},
     }
     return (pooled, held), (kept, {"bytes": {name: told["bytes"] for name, told in stats.items()}})

@@ -229,8 +229,9 @@ class Disk(Store):
                 self._puts,
                 self._refused,
                 self._seconds_saved,
-                dict(self._shelf.evictions),
+                self._shelf.evictions.by_reason(),
                 self._shelf.faults.counts(),
+                self._shelf.evictions.by_stage(),
             )
 
     def count_hits(self, hits: Mapping[Key, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from meshkiln.errors import StoreError
 from meshkiln.keys import Key
-from meshkiln.store.base import Artifact, Statistics, Store
+from meshkiln.store.base import Artifact, Evictions, Statistics, Store
 from meshkiln.store.clock import Coarse, Exact
 from meshkiln.store.policies import Entry, GreedyDual, Policy
 
@@ -66,7 +66,7 @@ class Memory(Store):
         self._bytes = 0
         self._puts = 0
         self._refused = 0
-        self._evictions = dict.fromkeys(("size", "entries", "expired", "resized"), 0)
+        self._evictions = Evictions()
         # Of entries that are no longer here:
         self._past_hits = 0
         self._past_seconds = 0.0
@@ -125,11 +125,9 @@ class Memory(Store):
             self._puts += 1
             self._policy.add(entry)
             while self._bytes > self._max_bytes:
-                self._evictions["size"] += 1
-                self._take_out(self._policy.evict())
+                self._evict("size")
             while len(self._entries) > self._max_entries:
-                self._evictions["entries"] += 1
-                self._take_out(self._policy.evict())
+                self._evict("entries")
             return entry.artifact is not None
 
     def resize(self, max_bytes: int | None = None, max_entries: int | None = None) -> None:
@@ -139,8 +137,7 @@ class Memory(Store):
             self._max_entries = self._max_entries if max_entries is None else _bound("max_entries", max_entries)
             self._drop_expired()
             while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
-                self._evictions["resized"] += 1
-                self._take_out(self._policy.evict())
+                self._evict("resized")
 
     def stats(self) -> Statistics:
         with self._lock:
@@ -154,7 +151,8 @@ class Memory(Store):
                 puts=self._puts,
                 refused=self._refused,
                 seconds_saved=self._past_seconds + sum(hits * cost for hits, cost in counts),
-                evictions={reason: count for reason, count in self._evictions.items() if count},
+                evictions=self._evictions.by_reason(),
+                evicted=self._evictions.by_stage(),
             )
 
     def close(self) -> None:
@@ -205,8 +203,7 @@ class Memory(Store):
             self._misses += 1
             if entry.artifact is not None:
                 entry.hits -= 1
-                self._remove(entry)
-                self._evictions["expired"] += 1
+                self._expire(entry)
             else:  # its count was taken meanwhile, with this hit in it
                 self._past_hits -= 1
                 self._past_seconds -= artifact.cost if artifact is not None else 0.0
@@ -217,11 +214,23 @@ class Memory(Store):
         """Remove what is under `key` if it is to be replaced or past its time; False when it stays."""
         there = self._entries[key]
         if there.expires <= now:
-            self._evictions["expired"] += 1
-        elif not replace:
-            return False
-        self._remove(there)
-        return True
+            self._expire(there)
+            return True
+        if replace:
+            self._remove(there)
+        return replace
+
+    def _evict(self, reason: str) -> None:
+        entry = self._policy.evict()
+        self._count(reason, entry)
+        self._take_out(entry)
+
+    def _expire(self, entry: Entry) -> None:
+        self._count("expired", entry)
+        self._remove(entry)
+
+    def _count(self, reason: str, entry: Entry) -> None:
+        self._evictions.add(reason, entry.artifact.provenance if entry.artifact is not None else {})
 
     def _remove(self, entry: Entry) -> None:
         self._policy.remove(entry)
@@ -242,8 +251,7 @@ class Memory(Store):
         self._swept, self._next_expiry = now, math.inf
         for entry in list(self._entries.values()):
             if entry.expires <= now:
-                self._remove(entry)
-                self._evictions["expired"] += 1
+                self._expire(entry)
             elif entry.expires < self._next_expiry:
                 self._next_expiry = entry.expires
 

@@ -6,9 +6,9 @@ Whoever makes room is inside a write transaction, so of all processes one evicts
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 
 from meshkiln.store import rows
+from meshkiln.store.base import Evictions
 from meshkiln.store.files import Files
 from meshkiln.store.index import PAGE
 
@@ -17,14 +17,14 @@ _BATCH = 64
 
 def make_room(
     connection: sqlite3.Connection, files: Files, needed: int, limit: int, now: float, besides: str = ""
-) -> Counter[str]:
-    """Evict until `needed` more bytes of disk fit under `limit`; returns reason -> how many went.
+) -> Evictions:
+    """Evict until `needed` more bytes of disk fit under `limit`; returns what went, and why.
 
     Files being written count as held, apart from the one named `besides`. Files go before the transaction ends: a
     kill in between leaves rows without files, which are misses, and never files without rows, which nobody counts.
     Raises sqlite3.Error and OSError.
     """
-    evicted: Counter[str] = Counter()
+    evicted = Evictions()
     in_flight = files.reserved(besides)
     if _excess(connection, needed + in_flight, limit) <= 0:
         return evicted
@@ -32,18 +32,18 @@ def make_room(
         files.sweep(lambda name: rows.names_file(connection, name))
         in_flight = files.reserved(besides)
     while gone := rows.expired(connection, now, _BATCH):
-        evicted["expired"] += _evict(connection, files, gone)
+        _evict(connection, files, gone, "expired", evicted)
     while (excess := _excess(connection, needed + in_flight, limit)) > 0:
         lowest = rows.lowest(connection, _BATCH)
         if not lowest:
             break
         gone = []
-        for id_, priority, charge, size, file in lowest:
-            gone.append((id_, size, file))
-            clock, excess = priority, excess - charge
+        for row in lowest:
+            gone.append(row)
+            clock, excess = row.priority, excess - row.charge
             if excess <= 0:
                 break
-        evicted["size"] += _evict(connection, files, gone)
+        _evict(connection, files, gone, "size", evicted)
         rows.advance(connection, clock)
     give_back(connection, limit // 64)
     return evicted
@@ -60,9 +60,11 @@ def _excess(connection: sqlite3.Connection, needed: int, limit: int) -> int:
     return rows.totals(connection).charge + needed - limit
 
 
-def _evict(connection: sqlite3.Connection, files: Files, gone: list[tuple[int, int, str | None]]) -> int:
-    removed = rows.remove(connection, [(id_, size) for id_, size, _ in gone])
-    for _, _, file in gone:
-        if file is not None:
-            files.remove(file)
-    return removed
+def _evict(
+    connection: sqlite3.Connection, files: Files, gone: list[rows.Going], reason: str, evicted: Evictions
+) -> None:
+    rows.remove(connection, [(row.id, row.size) for row in gone])
+    for row in gone:
+        evicted.add(reason, rows.provenance_of(row.provenance))
+        if row.file is not None:
+            files.remove(row.file)

@@ -180,19 +180,42 @@ def touch(connection: sqlite3.Connection, hits: Mapping[int, int], now: float) -
     )
 
 
-def lowest(connection: sqlite3.Connection, limit: int) -> list[tuple[int, float, int, int, str | None]]:
-    """The rows to evict first: (id, priority, charge, size, file)."""
-    return connection.execute(
-        "SELECT ranks.id, priority, charge, size, file FROM ranks JOIN artifacts USING (id) ORDER BY priority LIMIT ?",
+def provenance_of(text: str) -> Mapping[str, Json]:
+    """What a row tells of its artifact; nothing when it is damaged."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+class Going(NamedTuple):
+    """A row that may have to go, and what is told of what it holds."""
+
+    id: int
+    size: int
+    file: str | None
+    provenance: str
+    priority: float = 0.0
+    charge: int = 0
+
+
+def lowest(connection: sqlite3.Connection, limit: int) -> list[Going]:
+    """The rows to evict first."""
+    found = connection.execute(
+        "SELECT ranks.id, size, file, provenance, priority, charge FROM ranks JOIN artifacts USING (id)"
+        " ORDER BY priority LIMIT ?",
         (limit,),
-    ).fetchall()
+    )
+    return [Going._make(row) for row in found]
 
 
-def expired(connection: sqlite3.Connection, now: float, limit: int) -> list[tuple[int, int, str | None]]:
-    """Rows past their time: (id, size, file)."""
-    return connection.execute(
-        "SELECT id, size, file FROM artifacts WHERE expires <= ? LIMIT ?", (now, limit)
-    ).fetchall()
+def expired(connection: sqlite3.Connection, now: float, limit: int) -> list[Going]:
+    """Rows past their time."""
+    found = connection.execute(
+        "SELECT id, size, file, provenance FROM artifacts WHERE expires <= ? LIMIT ?", (now, limit)
+    )
+    return [Going(*row) for row in found]
 
 
 def advance(connection: sqlite3.Connection, clock: float) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from meshkiln.keys import Key, digest
 from meshkiln.store import generations, room, rows
+from meshkiln.store.base import Evictions
 from meshkiln.store.faults import MEDIUM, Faults, reason
 from meshkiln.store.generations import open_folder
 from meshkiln.store.index import row_id
@@ -25,13 +26,13 @@ class Shelf:
 
     Reading and dropping raise nothing: what goes wrong is counted in `faults`. Writing raises `faults.MEDIUM`.
 
-    evictions : reason -> how many this process evicted
+    evictions : what this process evicted, and why
     """
 
     def __init__(self, folder: Path, max_bytes: int, faults: Faults, clock: Callable[[], float]) -> None:
         self.max_bytes = max_bytes
         self.faults = faults
-        self.evictions: Counter[str] = Counter()
+        self.evictions = Evictions()
         self._clock = clock
         self._lock = threading.Lock()  # guards evictions and additions to _verified
         self._pending: list[int] = []  # rows of hits not yet in the index; appending needs no lock
@@ -163,7 +164,7 @@ class Shelf:
             rows.remove(connection, [(row.id, row.size)])
             gone = row.file
             if past:
-                self._count(expired=1)
+                self._count_expired(row)
         added = rows.add(connection, new, file, self._clock())
         if not added:
             self.faults.add("collision", new.key.hex(), "its row is another key's")
@@ -172,11 +173,12 @@ class Shelf:
     def _make_room(self, connection: sqlite3.Connection, needed: int, besides: str = "") -> None:
         self._flush(connection)
         evicted = room.make_room(connection, self.files, needed, self.max_bytes, self._clock(), besides)
-        self._count(**evicted)
-
-    def _count(self, **evicted: int) -> None:
         with self._lock:
             self.evictions.update(evicted)
+
+    def _count_expired(self, row: Row) -> None:
+        with self._lock:
+            self.evictions.add("expired", rows.provenance_of(row.provenance))
 
     def _flush(self, connection: sqlite3.Connection) -> None:
         hits, self._pending = self._pending, []
@@ -197,7 +199,7 @@ class Shelf:
             return None
         if row is not None and self.is_past(row):
             if self._drop(row):
-                self._count(expired=1)
+                self._count_expired(row)
             return None
         return row
 

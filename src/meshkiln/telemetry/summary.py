@@ -35,7 +35,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
         "routes": {name: _timed(counted, whole.seconds) for name, counted in grown.get("answers", {}).items()},
         "errors": grown.get("errors", {}),
         "batches": grown.get("batches", {}),
-        "evictions": grown.get("evictions", {}),
+        "evicted": grown.get("evicted", {}),
         "faults": grown.get("faults", {}),
         "restarts": grown.get("restarts", {}),
         "busy": {name: min(1.0, busy / whole.seconds) for name, busy in grown.get("busy", {}).items()},
@@ -44,7 +44,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
 
 _NOTHING: dict[str, Any] = {
     "batches": {},
-    "evictions": {},
+    "evicted": {},
     "faults": {},
     "restarts": {},
     "busy": {},
