@@ -140,7 +140,9 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.get("/v1/engines", tags=["engines"], summary="Engines, their parameters and recipes")
     async def engines() -> Response:
-        return JSONResponse([_engine(kiln.engine) for kiln in service.kilns.values()])
+        return JSONResponse(
+            [{**_engine(kiln.engine), "default": name == settings.engine} for name, kiln in service.kilns.items()]
+        )
 
     @app.get("/v1/cache", tags=["cache"], summary="Statistics of the store")
     async def cache() -> Response:

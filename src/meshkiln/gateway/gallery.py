@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import JSONResponse
 
+from meshkiln.engines.picture import CUTOUT
 from meshkiln.gateway import previews
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.purge import entries
@@ -21,7 +22,7 @@ from meshkiln.store.rows import Entry
 
 def newest(store: Store, kilns: Mapping[str, Kiln], limit: int, before: float) -> list[dict[str, Any]]:
     """At most `limit` meshes stored before that time (seconds since the epoch). Looks through the store: blocks."""
-    last = {(name, kiln.engine.stages[-1].name) for name, kiln in kilns.items()}
+    last = {(name, kiln.engine.stages[-1].name) for name, kiln in kilns.items() if name != CUTOUT.name}
     meshes = (
         entry
         for entry in entries(store)

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from meshkiln.engines import upstream
 from meshkiln.engines.base import Engine, engines
+from meshkiln.engines.picture import CUTOUT, MATTE
 from meshkiln.errors import MeshkilnError, UnknownEngine
 from meshkiln.flights import Flight, Flights
 from meshkiln.gateway import feedback, gallery, hunyuan3d, operations
@@ -83,6 +84,9 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     kinds = limited(kinds, settings.limits)
     if settings.engine not in kinds:
         raise UnknownEngine(f"no engine is called {settings.engine!r}; there are {', '.join(kinds)}")
+    if any(MATTE in kind.stages for kind in kinds.values()):
+        # First, because descriptions of parameters that several engines have are the last one's.
+        kinds = {CUTOUT.name: CUTOUT, **kinds}
     jobs = Jobs(jobs_folder(settings), settings.retention_seconds)
     store = open_store(settings)
     workers = settings.workers or len(os.sched_getaffinity(0))

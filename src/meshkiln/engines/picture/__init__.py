@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from meshkiln.engines.base import PICTURE, Parameter, Stage
+from dataclasses import replace
+
+from meshkiln.engines.base import PICTURE, Engine, Parameter, Stage
 
 READ = Stage(
     name="read",
@@ -50,3 +52,13 @@ PARAMETERS = (
     ),
 )
 """What an engine that uses these stages declares beside its own parameters."""
+
+CUTOUT = Engine(
+    name="cutout",
+    help="the subject cut out of its background: what an engine that begins with `matte` makes its mesh of",
+    # Of its own identity: under a preview's key flies what is no part of a chain.
+    stages=(READ, MATTE, replace(PREVIEW, name="cutout", id="meshkiln.matte.cutout")),
+    parameters=(*PARAMETERS, Parameter("format", "png", "file format of the cut-out", choices=("png",))),
+    formats={"png": "image/png"},
+)
+"""The cut-out alone, for people who want to see it before a mesh is made of it. What it stores, they find."""
