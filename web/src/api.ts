@@ -51,6 +51,8 @@ export interface Parameter {
 
 export interface Engine {
   name: string;
+  /** Whether the server takes it for requests that name none. */
+  default: boolean;
   help: string;
   stages: string[];
   formats: Record<string, string>;

@@ -15,6 +15,9 @@ export interface Line {
 
 const property = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** Seconds that a chart shows at least, however little there is to show. */
+const NARROWEST = 300;
+
 /** Values of one unit, or none. log : for what spans from microseconds to minutes */
 export function Chart(props: { title: string; note: string; at: number[]; lines: Line[]; unit: "s" | "%" | ""; log?: boolean }) {
   const place = useRef<HTMLDivElement>(null);
@@ -36,14 +39,16 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
         height: 170,
         cursor: { y: false, points: { size: 6 } },
         legend: { live: true },
-        scales: { x: { time: true }, y: log ? { distr: 3, log: 10 } : { range: (_, __, high) => [0, unit === "%" ? 1 : Math.max(high || 0, 1e-9) * 1.1] } },
+        scales: {
+          x: { time: true, range: (_, first, last) => [Math.min(first ?? 0, (last ?? 0) - NARROWEST), last ?? 0] },
+          y: log ? { distr: 3, log: 10, range: (_, low, high) => [below(low || 0.001), 1 / below(1 / (high || 1))] } : { range: (_, __, high) => [0, unit === "%" ? 1 : high > 0 ? high * 1.1 : 1] },
+        },
         axes: [
           { ...axis, values: "{HH}:{mm}", size: 28 },
           {
             ...axis,
             size: 62,
-            // Of a logarithmic axis only the powers of ten.
-            ...(log ? { filter: decades, grid: { ...axis.grid, filter: decades } } : {}),
+            ...(log ? { splits: (_: uPlot, __: number, low: number, high: number) => decades(low, high) } : {}),
             values: (_: uPlot, splits: (number | null)[]) => splits.map((value) => (value === null ? "" : said(value))),
           },
         ],
@@ -56,8 +61,9 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
             ...(line.dash ? { dash: line.dash } : {}),
             width: 1.75,
             spanGaps: false,
-            points: { show: (self: uPlot, index: number) => alone(self.data[index] as (number | null)[]) , size: 4 },
-            value: (_: uPlot, value: number | null) => said(value),
+            points: { show: (self: uPlot, index: number) => alone(self.data[index] as (number | null)[]) , size: 6 },
+            // Away from the pointer the legend tells the latest.
+            value: (self: uPlot, value: number | null, index: number, at: number | null) => said(at === null ? latest(self.data[index] as (number | null)[]) : value),
           })),
         ],
       },
@@ -81,22 +87,29 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
   useEffect(() => {
     plot.current?.setData(data);
   });
-  const latest = lines.map((line) => `${line.name} ${said([...line.values].reverse().find((value) => value !== null))}`).join(", ");
+  const heard = lines.map((line) => `${line.name} ${said(latest(line.values))}`).join(", ");
   return (
     <figure class="chart">
       <figcaption>
         <h3>{props.title}</h3>
         <small>{props.note}</small>
-        <span class="hidden">Latest: {latest || "nothing yet"}.</span>
+        <span class="hidden">Latest: {heard || "nothing yet"}.</span>
       </figcaption>
       <div ref={place} aria-hidden="true" />
     </figure>
   );
 }
 
-/** Powers of ten, and nothing in the place of what is none. */
-function decades(_: uPlot, splits: number[]): (number | null)[] {
-  return splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9 ? value : null));
+const latest = (values: (number | null)[]): number | null => [...values].reverse().find((value) => value !== null) ?? null;
+
+/** The power of ten at or below a value. */
+const below = (value: number): number => 10 ** Math.floor(Math.log10(value));
+
+/** The powers of ten between two of them, no more than one for every few lines of text. */
+function decades(low: number, high: number): number[] {
+  const [first, last] = [Math.round(Math.log10(low)), Math.round(Math.log10(high))];
+  const step = Math.ceil((last - first) / 5) || 1;
+  return Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => 10 ** (first + i * step));
 }
 
 /** Whether values have gaps around them, between which no line would be seen. */

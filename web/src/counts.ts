@@ -17,7 +17,8 @@ export interface Summary {
   routes: Record<string, Timed>;
   errors: Record<string, number>;
   batches: Record<string, number>;
-  evictions: Record<string, Record<string, number>>;
+  /** tier -> reason -> stage that made it -> artifacts */
+  evicted: Record<string, Record<string, Record<string, number>>>;
   faults: Record<string, Record<string, number>>;
   restarts: Record<string, number>;
   busy: Record<string, number>;

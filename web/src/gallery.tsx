@@ -115,7 +115,7 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; say: (what: string)
       </div>
       {problem && <p class="problem" role="alert">{problem}</p>}
       {document && (
-        <Ready item={{ id: "", name, query: {}, answered: null }} document={document} format="glb" say={props.say}
+        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={props.say}
           engine={props.engines.find((engine) => engine.name === document.engine)} />
       )}
     </dialog>

@@ -4,16 +4,19 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Cutout } from "./cutout";
 import { Verdict } from "./feedback";
-import { add, cancel, over, remove, send, type Item } from "./items";
+import { over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
-import { bytes, computed, DOING, provenance, seconds } from "./words";
+import { Progress } from "./progress";
+import { cancel, keep, remove, repair, send } from "./sending";
+import { bytes, provenance, withCut } from "./words";
 
 /** What a finished mesh needs to be told of its picture. id : where the picture is kept in this browser, or "" */
-export type Subject = Pick<Item, "id" | "name" | "query" | "answered">;
+export type Subject = Pick<Item, "id" | "name" | "query" | "answered" | "cut">;
 
 const STATES: Record<Item["state"], string> = {
   sending: "Sending",
+  held: "Look at it",
   queued: "Waiting",
   running: "Working",
   succeeded: "Ready",
@@ -39,12 +42,11 @@ function usePicture(id: string): string | null {
 }
 
 export function ItemView(props: {
-  item: Item; engine: api.Engine | undefined; open: boolean; format: string; toggle: () => void; select: (id: string) => void; say: (what: string) => void;
+  item: Item; engine: api.Engine | undefined; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: (what: string) => void;
 }) {
   const { item, engine, open } = props;
   const picture = usePicture(item.id);
   const [repairing, setRepairing] = useState(false);
-  const [kept, setKept] = useState(false);
   const [broken, setBroken] = useState(false);
   const cutout = broken ? null : item.cutout;
   const body = `body-${item.id}`;
@@ -52,9 +54,8 @@ export function ItemView(props: {
 
   const repaired = async (png: Blob) => {
     setRepairing(false);
-    if (!over(item)) await cancel(item.id);
-    const id = await add(png, item.name, { ...item.query, ...(takesAlpha(engine) ? { matte: "alpha" } : { remove_background: "false" }) }, true);
-    props.select(id);
+    const id = await repair(item.id, png, takesAlpha(engine) ? { matte: "alpha" } : { remove_background: "false" });
+    if (id) props.select(id);
     props.say("The repaired cut-out is sent");
   };
 
@@ -66,6 +67,7 @@ export function ItemView(props: {
           <span class="name">{item.name}{item.repaired && <span class="quiet"> (repaired)</span>}</span>
           <span class={`state ${item.state}`}>{STATES[item.state]}</span>
         </button>
+        {item.state === "held" && !open && <button type="button" class="main" onClick={() => keep(item.id)} aria-label={`Make the mesh of ${item.name}`}>Make the mesh</button>}
         {!over(item) && <button type="button" onClick={() => void cancel(item.id)} aria-label={`Cancel ${item.name}`}>Cancel</button>}
         {over(item) && item.state !== "succeeded" && (
           <button type="button" onClick={() => void send(item.id)} aria-label={`Try ${item.name} again`}>Try again</button>
@@ -84,17 +86,14 @@ export function ItemView(props: {
             <figure class="input">
               {picture && <img class={cutout ? "checker" : ""} src={cutout ?? picture} alt={cutout ? `The subject cut out of ${item.name}` : item.name} onError={() => setBroken(true)} />}
               <figcaption>
-                <span>{cutout ? (item.repaired ? "Your cut-out" : "The cut-out: what becomes a mesh") : "The picture"}</span>
-                {picture && (
-                  <span class="row">
-                    {cutout && !kept && !item.repaired && <button type="button" onClick={() => { setKept(true); props.say("The cut-out is kept"); }}>Keep it</button>}
-                    <button type="button" onClick={() => setRepairing(true)}>Repair it</button>
-                  </span>
-                )}
+                <span>{!cutout ? "The picture" : item.repaired ? "Your cut-out" : item.state === "held" ? "The cut-out" : "The cut-out: what becomes a mesh"}</span>
+                {picture && item.state !== "held" && <button type="button" onClick={() => setRepairing(true)}>Repair it</button>}
               </figcaption>
             </figure>
             {item.document && item.state === "succeeded" ? (
               <Ready item={item} document={item.document} engine={engine} format={props.format} say={props.say} />
+            ) : item.state === "held" ? (
+              <Asked keep={() => { keep(item.id); props.say("The cut-out is kept: the mesh is being made"); }} repair={() => setRepairing(true)} asks={props.asks} setAsks={props.setAsks} />
             ) : (
               <div class="model waiting"><p class="quiet">{over(item) ? "No mesh was made." : "The mesh appears here."}</p></div>
             )}
@@ -106,55 +105,19 @@ export function ItemView(props: {
   );
 }
 
-function Progress(props: { item: Item; engine: api.Engine | undefined }) {
-  const { item, engine } = props;
-  const { live, document } = item;
-  const reports = new Map((document?.stages ?? []).map((stage) => [stage.stage, stage]));
-  const names = document?.stages?.map((stage) => stage.stage) ?? engine?.stages ?? [];
-  const at = live.stage ? names.indexOf(live.stage) : -1;
-  const chips = names.map((name, i) => {
-    const report = reports.get(name);
-    const done = live.done[name];
-    if (report) {
-      if (computed(report)) return { name, kind: "computed", told: seconds(report.seconds), fill: 1 };
-      if (report.joined) return { name, kind: "found", told: "shared", fill: 1 };
-      if (report.source) return { name, kind: "found", told: `in ${report.source}`, fill: 1 };
-      return { name, kind: "found", told: "not needed", fill: 1 };
-    }
-    if (done) {
-      const found = done.source !== "computed";
-      return { name, kind: found ? "found" : "computed", told: !found ? seconds(done.seconds) : done.source === "joined" ? "shared" : `in ${done.source}`, fill: 1 };
-    }
-    if (i === at && !over(item)) return { name, kind: "active", told: live.steps ? `${live.step} of ${live.steps}` : "", fill: live.steps ? live.step / live.steps : 0.5 };
-    if (i < at) return { name, kind: "computed", told: "", fill: 1 };
-    return { name, kind: "", told: "", fill: 0 };
-  });
+/** What is asked before a mesh is made: whether it should be of this cut-out. */
+function Asked(props: { keep: () => void; repair: () => void; asks: boolean; setAsks: (asks: boolean) => void }) {
   return (
-    <div class="progress">
-      <ol class="chips" aria-label="Stages">
-        {chips.map((chip) => (
-          <li key={chip.name} class={`chip ${chip.kind}`} data-stage={chip.name} title={DOING[chip.name] ?? chip.name} aria-current={chip.kind === "active" ? "step" : undefined}>
-            <span class="fill" style={{ transform: `scaleX(${chip.fill})` }} />
-            <span class="text">{chip.name}{chip.told && <b> {chip.told}</b>}</span>
-          </li>
-        ))}
-      </ol>
-      {!over(item) && <p class="quiet now" role="status">{nowDoing(item)}</p>}
+    <div class="model asked" role="group" aria-labelledby="asked">
+      <h3 id="asked">Is only the object left?</h3>
+      <p class="quiet">The mesh is made of what you see here, and of nothing else.</p>
+      <div class="row">
+        <button type="button" class="main" onClick={props.keep}>Keep it: make the mesh</button>
+        <button type="button" onClick={props.repair}>Repair it with a brush</button>
+      </div>
+      <label class="inline quiet"><input type="checkbox" checked={!props.asks} onChange={(e) => props.setAsks(!e.currentTarget.checked)} />Go on by itself next time</label>
     </div>
   );
-}
-
-function nowDoing(item: Item): string {
-  const { live, document } = item;
-  if (item.state === "sending") return "Sending the picture";
-  const left = document?.estimated_seconds;
-  const wait = left && left >= 1 ? `, about ${seconds(left)} left` : "";
-  const place = live.position ?? document?.position;
-  if (item.state === "queued") return place ? `Number ${place} in the queue${wait}` : `Its turn comes next${wait}`;
-  const shared = live.joined ? " (somebody asked for the same: you share the work)" : "";
-  const doing = live.stage ? DOING[live.stage] ?? live.stage : "starting";
-  const step = live.steps ? `, step ${live.step} of ${live.steps}` : "";
-  return `${doing[0]!.toUpperCase()}${doing.slice(1)}${step}${shared}`;
 }
 
 const takesAlpha = (engine: api.Engine | undefined): boolean => engine?.parameters.some((p) => p.name === "matte") ?? true;
@@ -166,7 +129,7 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
   return (
     <div class="model">
       <Model url={document.links.artifact!} name={item.name} millimetres={millimetres} />
-      <p class="provenance">{provenance(document, props.engine, item.answered)}. <span class="quiet">{bytes(document.bytes ?? 0)}</span></p>
+      <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{bytes(document.bytes ?? 0)}</span></p>
       <Downloads {...props} />
       <Verdict generation={document.id} />
     </div>

@@ -180,20 +180,21 @@ function Page() {
   const summary = told?.[span];
   return (
     <Frame path="/operations" away="These are the last figures that were seen.">
-      <div class="bar">
-        <h1>Operations</h1>
-        <div class="row" role="group" aria-label="Time span">
-          {(Object.keys(SPANS) as Span[]).map((name) => (
-            <button key={name} type="button" aria-pressed={name === span} onClick={() => setSpan(name)}>{SPANS[name]}</button>
-          ))}
-        </div>
-      </div>
+      <h1>Operations</h1>
       {told?.intake.paused && <p class="notice" role="status"><strong>The intake is paused.</strong> New work is refused.</p>}
       {told && !told.telemetry && <p class="notice">The setting telemetry is off: nothing is counted.</p>}
       {problem && <p class="problem" role="alert">{problem}</p>}
       {told && summary ? (
         <>
-          <Answers told={told} summary={summary} span={SPANS[span]} />
+          <Answers told={told} />
+          <div class="bar">
+            <h2>Over time</h2>
+            <div class="row" role="group" aria-label="Time span of all below">
+              {(Object.keys(SPANS) as Span[]).map((name) => (
+                <button key={name} type="button" aria-pressed={name === span} onClick={() => setSpan(name)}>{SPANS[name]}</button>
+              ))}
+            </div>
+          </div>
           {series && <Charts series={series} span={span} />}
           <div class="panels">
             <Outcomes summary={summary} />

@@ -9,6 +9,8 @@ export interface Options {
   recipe: string;
   variations: number;
   format: string;
+  /** Whether the cut-out is shown before a mesh is made of it. */
+  asks: boolean;
   values: Record<string, string>;
 }
 
@@ -25,12 +27,12 @@ const LABELS: Record<string, string> = {
 const label = (name: string): string => LABELS[name] ?? name[0]!.toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const engineOf = (engines: Engine[], options: Options): Engine | undefined =>
-  engines.find((engine) => engine.name === options.engine) ?? engines[0];
+  engines.find((engine) => engine.name === options.engine) ?? engines.find((engine) => engine.default) ?? engines[0];
 
 /** The options of last time, as far as they still exist. */
 export function useOptions(engines: Engine[]): [Options, (changes: Partial<Options>) => void] {
   const [options, set] = useState<Options>(() => ({
-    ...{ engine: "", recipe: "", variations: 1, format: "glb", values: {} },
+    ...{ engine: "", recipe: "", variations: 1, format: "glb", asks: true, values: {} },
     ...setting<Partial<Options>>("options", {}),
   }));
   useEffect(() => keepSetting("options", options), [options]);
@@ -100,6 +102,16 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
             <small>meshes of one picture, each with the next seed</small>
           </label>
         )}
+        {engine.stages.includes("matte") && (
+          <label>
+            Cut-out
+            <select value={options.asks ? "asks" : "goes on"} onChange={(e) => change({ asks: e.currentTarget.value === "asks" })}>
+              <option value="asks">show it first</option>
+              <option value="goes on">go on by itself</option>
+            </select>
+            <small>whether you see what is left of the picture before a mesh is made of it</small>
+          </label>
+        )}
         <label>
           Format
           <select value={options.format} onChange={(e) => change({ format: e.currentTarget.value })}>
@@ -108,7 +120,7 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
           <small>the download that stands first; all can be had</small>
         </label>
       </div>
-      <button type="button" class="plain" onClick={() => change({ recipe: "", variations: 1, format: "glb", values: {} })}>
+      <button type="button" class="plain" onClick={() => change({ recipe: "", variations: 1, format: "glb", asks: true, values: {} })}>
         Back to the defaults
       </button>
     </details>

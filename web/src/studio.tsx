@@ -7,8 +7,9 @@ import { Frame, say, usePresence } from "./frame";
 import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
-import { add, start, useItems } from "./items";
+import { useItems } from "./items";
 import { engineOf, Fold, queries, useOptions } from "./options";
+import { add, CUTOUT, keep, start } from "./sending";
 
 function useEngines(): api.Engine[] {
   const here = usePresence();
@@ -20,7 +21,8 @@ function useEngines(): api.Engine[] {
 }
 
 function Studio() {
-  const engines = useEngines();
+  const served = useEngines();
+  const engines = served.filter((engine) => engine.name !== CUTOUT);
   const items = useItems();
   const [options, change] = useOptions(engines);
   const [chosen, choose] = useState<string | null | undefined>(undefined);
@@ -30,18 +32,24 @@ function Studio() {
       const pictures = files.filter((file) => file.size > 0);
       if (!pictures.length) return say("That was no picture");
       let first: string | null = null;
+      // Engines that others run cut out nothing here: there is nothing to ask.
+      const asks = options.asks && served.some((engine) => engine.name === CUTOUT) && engineOf(engines, options)?.stages.includes("matte");
       for (const file of pictures) {
+        let picture: string | undefined;
         for (const query of queries(engines, options)) {
-          const id = await add(file, query.seed ? `${file.name} (seed ${query.seed})` : file.name, query);
+          const name = query.seed ? `${file.name} (seed ${query.seed})` : file.name;
+          const id = await add(file, name, query, { wants: asks ? "cutout" : "mesh", picture });
+          picture ??= id;
           first ??= id;
         }
       }
       choose(first);
       say(pictures.length === 1 ? `${pictures[0]!.name} added` : `${pictures.length} pictures added`);
     },
-    [engines, options],
+    [served, options],
   );
   const ready = items.filter((item) => item.state === "succeeded").length;
+  const held = items.filter((item) => item.state === "held");
   return (
     <Frame path="/" away="What you added is kept here; it goes on when the server is back.">
       <h1 class="hidden">Studio</h1>
@@ -49,10 +57,13 @@ function Studio() {
       <Fold engines={engines} options={options} change={change} />
       {items.length > 0 && (
         <section aria-labelledby="yours">
-          <h2 id="yours">Your pictures</h2>
+          <div class="head">
+            <h2 id="yours">Your pictures</h2>
+            {held.length > 1 && <button type="button" onClick={() => held.forEach((item) => keep(item.id))}>Keep all {held.length} cut-outs</button>}
+          </div>
           <ol class="items">
             {items.map((item) => (
-              <ItemView key={item.id} item={item} open={item.id === open} format={options.format} say={say} select={choose}
+              <ItemView key={item.id} item={item} open={item.id === open} format={options.format} asks={options.asks} setAsks={(asks) => change({ asks })} say={say} select={choose}
                 engine={engines.find((engine) => engine.name === (item.document?.engine ?? item.query.engine)) ?? engineOf(engines, options)}
                 toggle={() => choose(item.id === open ? null : item.id)} />
             ))}

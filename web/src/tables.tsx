@@ -9,7 +9,7 @@ const time = (value: number | null): string => (value === null ? "–" : seconds
 const share = (part: number, whole: number): string => (whole ? `${Math.round((part / whole) * 100)} %` : "–");
 
 /** Columns of words, which stand at the left. */
-const WORDS = new Set(["state", "what", "why"]);
+const WORDS = new Set(["state", "what", "why", "tier", "share"]);
 
 function Table(props: { title: string; head: string[]; empty: string; rows: ComponentChildren[]; note?: string; wide?: boolean }) {
   const id = props.title.toLowerCase().replace(/\W+/g, "-");
@@ -85,19 +85,17 @@ const WHY: Record<string, string> = {
   entries: "too many artifacts",
   expired: "past its time",
   resized: "the bound was lowered",
-  purged: "an operator let it go",
 };
 
 export function Evictions(props: { summary: Summary }) {
-  const { evictions } = props.summary;
-  const rows = Object.entries(evictions).flatMap(([tier, reasons]) =>
-    Object.entries(reasons).map(([reason, number]) => (
-      <tr key={`${tier} ${reason}`}>
-        <th scope="row">{tier}</th><td class="word">{WHY[reason] ?? reason}</td><td>{count(number)}</td>
-      </tr>
-    )),
-  );
-  return <Table title="Let go, and why" head={["tier", "why", "artifacts"]} rows={rows} empty="Nothing had to go: everything fits." />;
+  const all = Object.entries(props.summary.evicted).flatMap(([tier, reasons]) =>
+    Object.entries(reasons).flatMap(([reason, stages]) => Object.entries(stages).map(([stage, number]) => ({ tier, reason, stage, number }))));
+  const rows = all.sort((a, b) => b.number - a.number).map(({ tier, reason, stage, number }) => (
+    <tr key={`${tier} ${reason} ${stage}`} data-evicted={stage}>
+      <th scope="row">{stage}</th><td class="word">{tier}</td><td class="word">{WHY[reason] ?? reason}</td><td>{count(number)}</td>
+    </tr>
+  ));
+  return <Table title="Let go, and why" head={["stage", "tier", "why", "artifacts"]} rows={rows} empty="Nothing had to go: everything fits." />;
 }
 
 export function Errors(props: { summary: Summary }) {
@@ -117,7 +115,7 @@ export function Batches(props: { summary: Summary }) {
   const rows = sizes.map(([size, number]) => (
     <tr key={size}>
       <th scope="row">{size}</th><td>{count(number)}</td>
-      <td class="bar"><meter min={0} max={most} value={number} aria-label={`batches of ${size}`} /></td>
+      <td class="word"><meter min={0} max={most} value={number} aria-label={`batches of ${size}`} /></td>
     </tr>
   ));
   return <Table title="Batch sizes" head={["items", "batches", "share"]} rows={rows} empty="No batch has run." />;
@@ -136,26 +134,39 @@ export function Dearest(props: { artifacts: Artifact[]; ask: (artifact: Artifact
     head={["key", "what", "size", "cost", "per kB", "hits", "made", "action"]} rows={rows} empty="Nothing is stored." />;
 }
 
-/** The questions an operator comes with, answered in one line each. */
-export function Answers(props: { told: Operations; summary: Summary; span: string }) {
-  const { told, summary } = props;
-  const saved = total(summary.saved);
-  const worth = (saved / 3600) * told.price.gpu_hour;
-  const answered = Object.entries(summary.outcomes).filter(([name]) => name !== "failed" && name !== "cancelled");
+/** Where most of the computing goes: the stage, what it takes and its share of all. */
+function slowest(summary: Summary): { name: string; mean: number; p95: number | null; share: string } | null {
+  const stages = Object.entries(summary.stages).filter(([, stage]) => stage.count).sort(([, a], [, b]) => b.seconds - a.seconds);
+  const work = stages.reduce((sum, [, stage]) => sum + stage.seconds, 0);
+  const [first] = stages;
+  return first ? { name: first[0], mean: first[1].seconds / first[1].count, p95: first[1].p95, share: share(first[1].seconds, work) } : null;
+}
+
+/** The questions an operator comes with, answered in one line each: what was saved today, and what is slow now. */
+export function Answers(props: { told: Operations }) {
+  const { live, day, price, queue, poisoned } = props.told;
+  const saved = total(day.saved);
+  const worth = (saved / 3600) * price.gpu_hour;
+  const work = Object.values(day.stages).reduce((sum, stage) => sum + stage.seconds, 0);
+  const answered = Object.entries(day.outcomes).filter(([name]) => name !== "failed" && name !== "cancelled");
   const asked = answered.reduce((sum, [, row]) => sum + row.count, 0);
   const stored = answered.filter(([name]) => STORED.includes(name) || name === "joined").reduce((sum, [, row]) => sum + row.count, 0);
-  const slow = Object.entries(summary.stages).filter(([, stage]) => stage.count).sort(([, a], [, b]) => b.seconds - a.seconds)[0];
-  const work = Object.values(summary.stages).reduce((sum, stage) => sum + stage.seconds, 0);
-  const wrong = total(summary.errors);
+  const [now, today] = [slowest(live), slowest(day)];
+  const usual = now && day.stages[now.name];
+  const wrong = total(day.errors);
+  const most = Object.entries(day.errors).sort(([, a], [, b]) => b - a)[0];
   return (
     <dl class="answers">
-      <div data-answer="saved"><dt>Saved in the {props.span}</dt><dd>{seconds(saved)}</dd><dd class="quiet">
-        worth {told.price.currency}{worth.toFixed(2)} at {told.price.currency}{told.price.gpu_hour} an hour; {seconds(work)} were computed</dd></div>
-      <div data-answer="stored"><dt>Answered without computing</dt><dd>{share(stored, asked)}</dd><dd class="quiet">{count(stored)} of {count(asked)} generations</dd></div>
-      <div data-answer="slow"><dt>Most time goes to</dt><dd>{slow ? slow[0] : "–"}</dd><dd class="quiet">
-        {slow ? `${share(slow[1].seconds, work)} of all work; ${seconds(slow[1].seconds / slow[1].count)} on average, p95 ${time(slow[1].p95)}` : "nothing was computed"}</dd></div>
-      <div data-answer="wait"><dt>Wait for new work, now</dt><dd>{told.queue.wait_seconds ? seconds(told.queue.wait_seconds) : "none"}</dd><dd class="quiet">{count(told.queue.waiting)} waiting, {count(told.queue.active)} in the kiln</dd></div>
-      <div data-answer="wrong"><dt>Errors</dt><dd>{count(wrong)}</dd><dd class="quiet">{told.poisoned ? `${told.poisoned} inputs are refused for good` : wrong ? "by type below" : "nothing went wrong"}</dd></div>
+      <div data-answer="saved"><dt>Saved today (24 hours)</dt><dd>{seconds(saved)}</dd><dd class="quiet">
+        of computing, worth {price.currency}{worth.toFixed(2)} at {price.currency}{price.gpu_hour} an hour; {seconds(work)} were computed</dd></div>
+      <div data-answer="stored"><dt>Answered without computing today</dt><dd>{share(stored, asked)}</dd><dd class="quiet">{count(stored)} of {count(asked)} generations</dd></div>
+      <div data-answer="slow"><dt>Slow now (15 minutes)</dt><dd>{now ? `${now.name}, ${seconds(now.mean)}` : "nothing"}</dd><dd class="quiet">
+        {now ? <>{now.share} of all computing; p95 {time(now.p95)}{usual?.count ? `; today's mean ${seconds(usual.seconds / usual.count)}` : ""}.
+          {live.outcomes.computed ? ` Who waits for computing: p95 ${time(live.outcomes.computed.p95)}` : ""}</>
+          : `nothing was computed${today ? `; today most went to ${today.name}, ${seconds(today.mean)} each` : ""}`}</dd></div>
+      <div data-answer="wait"><dt>Wait for new work, now</dt><dd>{queue.wait_seconds ? seconds(queue.wait_seconds) : "none"}</dd><dd class="quiet">{count(queue.waiting)} waiting, {count(queue.active)} in the kiln</dd></div>
+      <div data-answer="wrong"><dt>Errors today</dt><dd>{count(wrong)}</dd><dd class="quiet">
+        {wrong ? `${count(total(live.errors))} in the last 15 minutes; mostly ${most![0]}` : "nothing went wrong"}{poisoned ? `; ${poisoned} inputs are refused for good` : ""}</dd></div>
     </dl>
   );
 }

@@ -3,6 +3,7 @@
 import type { Engine, Generation, Stage } from "./api";
 
 export function seconds(value: number): string {
+  if (value === 0) return "0 s";
   if (value < 0.0995) return `${Number((value * 1000).toPrecision(2))} ms`;
   if (value < 90) return `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
   if (value < 5400) return `${Math.round(value / 60)} min`;
@@ -53,6 +54,15 @@ const AGAIN: Record<string, string> = { decode: "decoded again", export: "packed
 const place = (source: string): string => ({ memory: "memory", disk: "disk", shared: "the shared store" })[source] ?? source;
 
 export const computed = (stage: Stage): boolean => stage.source === "computed" && !stage.joined;
+
+/** An answer with the cut-out's own making in it: what was computed to be looked at first was no gift of the store. */
+export function withCut(document: Generation, cut: Stage[]): Generation {
+  const stages = document.stages ?? [];
+  const before = new Map(cut.filter(computed).map((stage) => [stage.stage, stage]));
+  if (!before.size || !stages.some(computed)) return document;
+  const spent = [...before.values()].reduce((sum, stage) => sum + stage.seconds, 0);
+  return { ...document, stages: stages.map((stage) => before.get(stage.stage) ?? stage), saved_seconds: Math.max(0, (document.saved_seconds ?? 0) - spent) };
+}
 
 /** Where an answer came from and what that was worth. answered : milliseconds until it was here, when it was stored */
 export function provenance(document: Generation, engine: Engine | undefined, answered: number | null): string {

@@ -1,0 +1,59 @@
+// How far an item is: its stages, and what is being done now.
+
+import type * as api from "./api";
+import { over, type Item } from "./items";
+import { computed, DOING, seconds, withCut } from "./words";
+
+/** An item's stages as chips that fill, each saying where it was found or how long it took. */
+export function Progress(props: { item: Item; engine: api.Engine | undefined }) {
+  const { item, engine } = props;
+  const { live, document } = item;
+  const told = document && item.state === "succeeded" ? withCut(document, item.cut).stages! : item.cut;
+  const reports = new Map(told.map((stage) => [stage.stage, stage]));
+  const names = document?.stages?.map((stage) => stage.stage) ?? engine?.stages ?? [];
+  const at = live.stage ? names.indexOf(live.stage) : -1;
+  const chips = names.map((name, i) => {
+    const report = reports.get(name);
+    const done = live.done[name];
+    if (report) {
+      if (computed(report)) return { name, kind: "computed", told: seconds(report.seconds), fill: 1 };
+      if (report.joined) return { name, kind: "found", told: "shared", fill: 1 };
+      if (report.source) return { name, kind: "found", told: `in ${report.source}`, fill: 1 };
+      return { name, kind: "found", told: "not needed", fill: 1 };
+    }
+    if (done) {
+      const found = done.source !== "computed";
+      return { name, kind: found ? "found" : "computed", told: !found ? seconds(done.seconds) : done.source === "joined" ? "shared" : `in ${done.source}`, fill: 1 };
+    }
+    if (i === at && !over(item)) return { name, kind: "active", told: live.steps ? `${live.step} of ${live.steps}` : "", fill: live.steps ? live.step / live.steps : 0.5 };
+    if (i < at) return { name, kind: "computed", told: "", fill: 1 };
+    return { name, kind: "", told: "", fill: 0 };
+  });
+  return (
+    <div class="progress">
+      <ol class="chips" aria-label="Stages">
+        {chips.map((chip) => (
+          <li key={chip.name} class={`chip ${chip.kind}`} data-stage={chip.name} title={DOING[chip.name] ?? chip.name} aria-current={chip.kind === "active" ? "step" : undefined}>
+            <span class="fill" style={{ transform: `scaleX(${chip.fill})` }} />
+            <span class="text">{chip.name}{chip.told && <b> {chip.told}</b>}</span>
+          </li>
+        ))}
+      </ol>
+      {!over(item) && <p class="quiet now" role="status">{nowDoing(item)}</p>}
+    </div>
+  );
+}
+
+function nowDoing(item: Item): string {
+  const { live, document } = item;
+  if (item.state === "sending") return item.wants === "mesh" && item.kept ? "Asking for the mesh" : "Sending the picture";
+  if (item.state === "held") return "The cut-out is ready: it waits for you";
+  const left = document?.estimated_seconds;
+  const wait = left && left >= 1 ? `, about ${seconds(left)} left` : "";
+  const place = live.position ?? document?.position;
+  if (item.state === "queued") return place ? `Number ${place} in the queue${wait}` : `Its turn comes next${wait}`;
+  const shared = live.joined ? " (somebody asked for the same: you share the work)" : "";
+  const doing = live.stage ? DOING[live.stage] ?? live.stage : "starting";
+  const step = live.steps ? `, step ${live.step} of ${live.steps}` : "";
+  return `${doing[0]!.toUpperCase()}${doing.slice(1)}${step}${shared}`;
+}

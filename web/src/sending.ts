@@ -1,0 +1,190 @@
+// From a picture to its mesh: the cut-out first, where somebody wants to see it, then what is made of it.
+
+import * as api from "./api";
+import { begin, follow, hush, refresh } from "./following";
+import { all, forget, idle, item, over, put, recall, recallAll, update, type Item } from "./items";
+import { keepPicture, pictureOf } from "./kept";
+
+/** The engine that makes cut-outs, and the priority it is asked with: somebody looks at the page and waits. */
+export const CUTOUT = "cutout";
+const AT_ONCE = "50";
+
+const posts = new Map<string, AbortController>();
+
+const nameless = (): string =>
+  [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** How an item begins, beside its picture, its name and its query. */
+export interface Beginning {
+  /** What is made first; after a cut-out somebody is asked. */
+  wants: Item["wants"];
+  /** Items that were given as one picture. */
+  picture?: string;
+  repaired?: boolean;
+}
+
+/** Put a picture into the queue. Returns the item's id. */
+export async function add(picture: Blob, name: string, query: Record<string, string>, how: Beginning): Promise<string> {
+  const id = nameless();
+  const last = Math.max(0, ...all().map((item) => item.added));
+  const made: Item = {
+    id,
+    name,
+    added: Math.max(Date.now(), last + 1),
+    picture: how.picture ?? id,
+    query,
+    wants: how.wants,
+    state: "sending",
+    generation: null,
+    document: null,
+    problem: null,
+    answered: null,
+    repaired: how.repaired ?? false,
+    cutout: null,
+    cut: [],
+    kept: false,
+    live: idle(),
+  };
+  await keepPicture(id, picture);
+  put(made);
+  void dispatch(id);
+  return id;
+}
+
+/** Post an item's picture again, whatever became of it. */
+export async function send(id: string): Promise<void> {
+  update(id, { state: "sending", problem: null, document: null, generation: null, live: idle() });
+  await dispatch(id);
+}
+
+/** Make meshes of the cut-out that is shown of an item, and of the other items of its picture. */
+export function keep(id: string): void {
+  const shown = item(id);
+  for (const one of all()) {
+    if (!shown || one.wants !== "cutout" || over(one) || (one.id !== id && one.picture !== shown.picture)) continue;
+    update(one.id, { kept: true });
+    if (one.state === "held") goOn(one.id);
+  }
+}
+
+function goOn(id: string): void {
+  update(id, { wants: "mesh" });
+  void send(id);
+}
+
+/** Post an item's picture unless that is done. Of several tabs one does; a page that was reloaded waits for its former self to be gone. */
+async function dispatch(id: string): Promise<void> {
+  // Plain HTTP elsewhere than on loopback has no locks: there a picture may be posted twice, and is made once.
+  if (navigator.locks) await navigator.locks.request(`meshkiln.send.${id}`, () => post(id));
+  else await post(id);
+}
+
+async function post(id: string): Promise<void> {
+  const sent = recall(id);
+  if (!sent || sent.state !== "sending") return;
+  const picture = await pictureOf(id);
+  if (!picture) {
+    return update(id, { state: "failed", problem: { title: "The picture is gone", detail: "add it again" } });
+  }
+  const { matte } = sent.query;
+  const query = sent.wants === "mesh" ? sent.query : { engine: CUTOUT, priority: AT_ONCE, ...(matte ? { matte } : {}) };
+  const begun = performance.now();
+  const abort = new AbortController();
+  posts.set(id, abort);
+  try {
+    const document = await api.generate(picture, query, abort.signal);
+    if (item(id)?.state !== "sending") return void cancelOnServer(document.id);
+    const answered = document.state === "succeeded" ? performance.now() - begun : null;
+    update(id, { generation: document.id, answered });
+    took(id, document);
+    follow();
+  } catch (error) {
+    if (abort.signal.aborted || error instanceof api.Away) return; // sent when the server is back
+    const problem = error as api.Problem;
+    if (problem.status === 503) {
+      const seconds = Math.max(1, problem.retryAfter);
+      update(id, { problem: { title: problem.title, detail: `${problem.detail}; asking again in ${Math.ceil(seconds)} s` } });
+      setTimeout(() => item(id)?.state === "sending" && void dispatch(id), seconds * 1000);
+      return;
+    }
+    update(id, { state: "failed", problem: { title: problem.title ?? "Not sent", detail: problem.detail ?? problem.message } });
+  }
+}
+
+/** What the server says of an item's generation. */
+function took(id: string, document: api.Generation): void {
+  const known = item(id);
+  if (!known) return;
+  if (known.wants === "cutout" && document.state === "succeeded") {
+    const cut = (document.stages ?? []).filter((stage) => stage.stage !== "cutout");
+    update(id, { state: "held", cutout: document.links.artifact ?? null, cut, generation: null, document: null, problem: null, live: idle() });
+    if (known.kept) goOn(id);
+  } else {
+    const cutout = document.links.previews?.matte ?? known.cutout;
+    const problem = document.error ? { title: document.error.title, detail: document.error.detail ?? "" } : null;
+    update(id, { document, cutout, state: document.state, problem });
+  }
+  follow();
+}
+
+async function cancelOnServer(generation: string): Promise<api.Generation | null> {
+  try {
+    return await api.read<api.Generation>(`/v1/generations/${generation}`, { method: "DELETE" });
+  } catch {
+    return null; // away or gone; what the server makes of it is seen when it is back
+  }
+}
+
+export async function cancel(id: string): Promise<void> {
+  const given = item(id);
+  if (!given || over(given)) return;
+  if (!given.generation) {
+    update(id, { state: "cancelled" });
+    posts.get(id)?.abort();
+    return;
+  }
+  const document = await cancelOnServer(given.generation);
+  if (document) took(id, document);
+}
+
+/** Make meshes of a repaired cut-out in place of what was to be made of the picture. Returns the first new item's id. */
+export async function repair(id: string, png: Blob, alpha: Record<string, string>): Promise<string | null> {
+  const shown = item(id);
+  if (!shown) return null;
+  const same = all().filter((one) => one.id === id || (one.picture === shown.picture && one.wants === "cutout" && !over(one)));
+  let first: string | null = null;
+  for (const one of same) {
+    await cancel(one.id);
+    const added = await add(png, one.name, { ...one.query, ...alpha }, { wants: "mesh", repaired: true, picture: first ?? undefined });
+    first ??= added;
+  }
+  return first;
+}
+
+/** Take an item off the list. What the server made of it stays in the store. */
+export function remove(id: string): void {
+  const given = item(id);
+  if (given && !over(given)) void cancel(id);
+  hush(id);
+  forget(id);
+  follow();
+}
+
+/** Begin: what was kept, what other tabs do, and the server's coming and going. */
+export function start(): void {
+  // The server forgot it (its data are gone): the picture is in hand, so ask again.
+  begin({ took, lost: (id) => void send(id) });
+  recallAll(follow);
+  api.onPresence((here) => here && resume());
+  resume();
+}
+
+function resume(): void {
+  for (const one of all()) {
+    if (over(one)) continue;
+    if (one.generation) {
+      hush(one.id);
+      void refresh(one.id).then(follow);
+    } else void dispatch(one.id);
+  }
+}
