@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-    # WebGL in software.
+    # WebGL in software, and a camera that sees a test picture.
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 )
 
 
@@ -34,10 +40,27 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def only_from(page: Page, base: str, seen: list[str]) -> None:
-    """Note in `seen` every request of `page` that goes elsewhere than to `base`, and every error of its scripts."""
-    page.on("request", lambda r: None if r.url.startswith((base, "blob:")) else seen.append(r.url))
+def only_from(page: Page, seen: list[str]) -> None:
+    """Note in `seen` what `page` may not do: ask another server than its own, break its policy, fail in a script."""
+
+    def asked(url: str) -> None:
+        if not url.startswith(("blob:", "data:")) and urlsplit(url).hostname != "127.0.0.1":
+            seen.append(url)
+
+    page.on("request", lambda request: asked(request.url))
     page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+    page.on("console", lambda said: seen.append(said.text) if "Content Security Policy" in said.text else None)
+
+
+def by_itself(page: Page) -> None:
+    """Have the studio go on without asking about cut-outs, as somebody who has set that."""
+    page.evaluate("localStorage.setItem('meshkiln.options', JSON.stringify({asks: false}))")
+    page.reload()
+
+
+def inked(locator: Locator) -> NDArray[np.float64]:
+    """What is to be seen of an element: (H, W, 3), 0 to 255."""
+    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB"), float)
 
 
 def drop(page: Page, files: list[tuple[str, bytes, str]]) -> None:

@@ -16,17 +16,11 @@ pytest.importorskip("axe_playwright_python")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from browser import chromium, only_from
+from browser import only_from
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 PNG = {"content-type": "image/png"}
 WAIT = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def page(browser: Browser, http: httpx.Client) -> Iterator[Page]:
     context.set_default_timeout(WAIT)
     found = context.new_page()
     elsewhere: list[str] = []
-    only_from(found, str(http.base_url).rstrip("/"), elsewhere)
+    only_from(found, elsewhere)
     found.goto("/operations")
     yield found
     assert elsewhere == []

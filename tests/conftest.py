@@ -1,0 +1,54 @@
+"""What several test modules share: one browser, and one server of the real engines behind the studio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: pages are not tested")
+    from browser import chromium
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the server that the studio's tests share: each gives it pictures of its own."""
+    from meshkiln.engines import inflate, vecset
+    from serving import serving
+
+    kinds = {"inflate": inflate.ENGINE, "vecset": vecset.ENGINE}
+    with serving(tmp_path_factory.mktemp("studio"), kinds, engine="inflate") as http:
+        yield http
+
+
+@pytest.fixture
+def context(browser: Browser, studio: httpx.Client) -> Iterator[BrowserContext]:
+    """A person who has never been here."""
+    made = browser.new_context(base_url=str(studio.base_url), accept_downloads=True)
+    made.set_default_timeout(60_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """The studio, which asks nobody but its server and whose scripts fail nowhere."""
+    from browser import only_from
+
+    found = context.new_page()
+    elsewhere: list[str] = []
+    only_from(found, elsewhere)
+    found.goto("/")
+    yield found
+    assert elsewhere == []

@@ -1,0 +1,268 @@
+"""Ways into the studio and through it: paste, camera, options, keyboard alone, several at once, a server that goes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import httpx
+import pytest
+import trimesh
+
+from meshkiln.gateway.studio import PAGES
+from serving import serving
+from test_browser import WAIT, held, mug, ready
+
+pytest.importorskip("axe_playwright_python")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from browser import by_itself, drop, only_from
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
+
+
+# In.
+
+
+def test_a_picture_is_pasted(page: Page, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    _, data, _ = mug((33, 44, 155))
+    page.evaluate(
+        """async bytes => {
+            const picture = new Blob([new Uint8Array(bytes)], {type: "image/png"});
+            await navigator.clipboard.write([new ClipboardItem({"image/png": picture})]);
+        }""",
+        list(data),
+    )
+    page.keyboard.press("Control+V")
+    held(page)
+    expect(page.locator("img.checker")).to_be_visible()
+
+
+def test_a_picture_is_taken_with_a_camera(page: Page) -> None:
+    page.get_by_role("button", name="Take a photo").click()
+    expect(page.get_by_role("button", name="Take it")).to_be_enabled(timeout=WAIT)
+    page.wait_for_function("() => document.querySelector('video').videoWidth > 0")
+    with page.expect_request(lambda request: request.method == "POST") as posted:
+        page.get_by_role("button", name="Take it").click()
+    assert posted.value.headers["content-type"] == "image/jpeg"
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator(".item .name")).to_have_text("photo.jpg")
+    held(page)
+
+
+def test_where_a_page_may_use_no_camera_the_phone_is_asked_for_a_photo(context: BrowserContext) -> None:
+    # As in a page that came over plain HTTP from another machine.
+    context.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    page = context.new_page()
+    page.goto("/")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Take a photo").click()
+    assert chooser.value.element.get_attribute("capture") == "environment"
+    name, data, kind = mug((99, 44, 15))
+    chooser.value.set_files({"name": name, "mimeType": kind, "buffer": data})
+    held(page)
+
+
+def test_several_pictures_are_kept_at_once_and_each_becomes_its_mesh(page: Page) -> None:
+    files = [mug((10 + 60 * n, 200 - 50 * n, 90), f"mug-{n}") for n in range(3)]
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose pictures").click()
+    assert chooser.value.is_multiple()
+    chooser.value.set_files([{"name": name, "mimeType": kind, "buffer": data} for name, data, kind in files])
+    expect(page.locator('[data-state="held"]')).to_have_count(3, timeout=WAIT)
+    page.get_by_role("button", name="Keep all 3 cut-outs").click()
+    expect(page.locator('[data-state="succeeded"]')).to_have_count(3, timeout=WAIT)
+    assert sorted(page.locator(".item .name").all_inner_texts()) == ["mug-0.png", "mug-1.png", "mug-2.png"]
+
+
+# Options.
+
+
+def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
+    by_itself(page)
+    expect(page.get_by_label("Depth")).to_be_hidden()
+    page.locator("summary").click()
+    page.get_by_label("Depth").fill("0.4")
+    page.get_by_label("Faces").fill("3000")
+    page.get_by_label("Format").select_option("stl")
+    with page.expect_request(lambda request: request.method == "POST") as posted:
+        drop(page, [mug((120, 60, 140))])
+    assert {"engine=inflate", "depth=0.4", "faces=3000"} <= set(posted.value.url.partition("?")[2].split("&"))
+    ready(page)
+    expect(page.locator(".downloads button").first).to_have_text("Download STL")
+    with page.expect_download() as coming:
+        page.locator(".downloads button").first.click()
+    mesh = trimesh.load(coming.value.path(), file_type="stl")
+    assert len(mesh.faces) <= 3000
+    page.reload()
+    expect(page.locator("summary")).to_contain_text("2 changed")
+    page.locator("summary").click()
+    page.get_by_role("button", name="Back to the defaults").click()
+    expect(page.locator("summary")).not_to_contain_text("changed")
+
+
+def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page: Page) -> None:
+    page.locator("summary").click()
+    page.get_by_label("Engine").select_option("vecset")
+    page.get_by_label("Recipe").select_option("fast")
+    page.get_by_label("Resolution").fill("64")
+    page.get_by_label("Variations").fill("2")
+    drop(page, [mug((20, 160, 120))])
+    expect(page.locator('[data-state="held"]')).to_have_count(2, timeout=WAIT)
+    # One picture, one cut-out, one answer.
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator('[data-state="succeeded"]')).to_have_count(2, timeout=2 * WAIT)
+    expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
+    names = page.locator(".item .name").all_inner_texts()
+    assert len(set(names)) == 2
+    assert all("seed" in name for name in names)
+    expect(page.locator('[data-stage="sample"]').first).to_have_class("chip computed")
+    keys = [one["key"] for one in page.request.get("/v1/artifacts?limit=2").json()["artifacts"]]
+    meshes = [page.request.get(f"/v1/artifacts/{key}").body() for key in keys]
+    assert meshes[0] != meshes[1]
+
+    # The same at another resolution, some days later.
+    page.get_by_label("Variations").fill("1")
+    page.get_by_label("Seed").fill("0")
+    page.get_by_label("Resolution").fill("96")
+    page.get_by_label("Cut-out").select_option("goes on")
+    drop(page, [mug((20, 160, 120))])
+    expect(page.locator("[data-item]")).to_have_count(3)
+    ready(page)
+    told = page.locator(".provenance")
+    expect(told).to_contain_text("Reused the latents of today from memory, decoded again at 96")
+    expect(told).to_contain_text("saved")
+    assert _days_later(page, 2) == page.evaluate("new Date().toLocaleDateString('en', {weekday: 'long'})")
+
+
+def _days_later(page: Page, days: int) -> str:
+    """What the provenance calls today when it is looked at in some days."""
+    page.clock.set_fixed_time(page.evaluate(f"Date.now() + {days} * 86400000"))
+    page.reload()
+    text = page.locator(".provenance").inner_text()
+    page.clock.set_fixed_time(page.evaluate(f"Date.now() - {days} * 86400000"))
+    return text.partition("latents of ")[2].partition(" from ")[0]
+
+
+# Anybody.
+
+
+def test_with_the_keyboard_alone_from_a_picture_to_a_file(page: Page, tmp_path: Path) -> None:
+    def to(name: str) -> None:
+        """Walk with Tab until the button of that name has the focus."""
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel").startswith(name):
+                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", "seen"
+                return
+        raise AssertionError(f"no way to {name}")
+
+    to("Choose pictures")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    name, data, kind = mug((140, 140, 60))
+    chooser.value.set_files({"name": name, "mimeType": kind, "buffer": data})
+    held(page)
+    to("Keep it")
+    page.keyboard.press("Enter")
+    ready(page)
+    to("Download GLB")
+    with page.expect_download() as coming:
+        page.keyboard.press("Enter")
+    coming.value.save_as(tmp_path / "mug.glb")
+    assert trimesh.load(tmp_path / "mug.glb").bounds is not None
+    # What happened is also said, for who does not see it.
+    expect(page.locator("#said")).to_contain_text("GLB downloaded")
+
+
+@pytest.mark.parametrize("path", sorted(PAGES))
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
+def test_nothing_serious_stands_in_the_way_of_anybody(
+    browser: Browser, studio: httpx.Client, path: str, scheme: str, width: int
+) -> None:
+    # The page's policy lets no script in that is not its own; the checker's has to be.
+    context = browser.new_context(
+        base_url=str(studio.base_url),
+        color_scheme="dark" if scheme == "dark" else "light",
+        viewport={"width": width, "height": 844},
+        bypass_csp=True,
+    )
+    page = context.new_page()
+    page.goto(path)
+    expect(page.locator("main")).to_be_visible()
+    _clear(page)
+    if path == "/":
+        page.locator("summary").click()
+        drop(page, [mug((180, 60, 41))])
+        held(page)
+        _clear(page)
+        page.get_by_role("button", name="Repair it").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        _clear(page)
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Keep it").click()
+        ready(page)
+        expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
+        _clear(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+def _clear(page: Page) -> None:
+    found = Axe().run(page).response
+    assert found["passes"]
+    serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == [], [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in serious]
+
+
+# The server.
+
+
+def test_the_page_can_be_used_within_a_second(context: BrowserContext) -> None:
+    page = context.new_page()
+    page.goto("/")
+    page.reload()
+    expect(page.get_by_role("button", name="Choose pictures")).to_be_visible()
+    # From the beginning of the navigation until the script has drawn what can be clicked.
+    spent = page.evaluate(
+        "performance.getEntriesByType('paint').find(one => one.name === 'first-contentful-paint').startTime"
+    )
+    assert spent < 1000
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].domInteractive") < 1000
+
+
+def test_a_server_that_is_stopped_and_started_again_goes_on_where_it_was(browser: Browser, tmp_path: Path) -> None:
+    from meshkiln.engines.inflate import ENGINE
+
+    context = None
+    try:
+        with serving(tmp_path, {"inflate": ENGINE}, engine="inflate", shutdown_seconds=0.0) as http:
+            port = http.base_url.port
+            context = browser.new_context(base_url=str(http.base_url))
+            page = context.new_page()
+            elsewhere: list[str] = []
+            only_from(page, elsewhere)
+            page.goto("/")
+            by_itself(page)
+            with page.expect_response(lambda answer: answer.request.method == "POST") as posted:
+                drop(page, [mug((77, 120, 33), "one"), mug((33, 120, 177), "two")])
+            assert posted.value.status == 202
+        expect(page.locator(".away")).to_be_visible(timeout=WAIT)
+        assert page.locator('[data-state="succeeded"]').count() < 2, "stopped in the middle"
+        # Given while nobody is there: kept for when somebody is.
+        drop(page, [mug((133, 20, 77), "three")])
+        with serving(tmp_path, {"inflate": ENGINE}, engine="inflate", port=port):
+            expect(page.locator(".away")).to_have_count(0, timeout=WAIT)
+            expect(page.locator('[data-state="succeeded"]')).to_have_count(3, timeout=2 * WAIT)
+            expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
+            link = page.request.get("/v1/artifacts?limit=1").json()["artifacts"][0]["links"]["self"]
+            assert trimesh.load(io.BytesIO(page.request.get(link).body()), file_type="glb").bounds is not None
+            assert elsewhere == []
+            context.close()
+            context = None
+    finally:
+        if context is not None:
+            context.close()
