@@ -63,11 +63,10 @@ class Gate:
 
 def wait_half_way(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
     """`grow` that is let through when half of its steps are done."""
-    for work in batch:
-        steps = int(work.parameters["steps"])
-        for step in range(1, steps // 2 + 1):
-            work.report(step, steps)
     while not (Path(os.environ["TEST_GATE"]) / "open").exists():
+        for work in batch:
+            steps = int(work.parameters["steps"])
+            work.report(steps // 2, steps)  # again and again, for of many in a moment few are told
         time.sleep(0.005)
     return toy.grow(batch)
 

@@ -53,14 +53,18 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: (what
   useEffect(() => void load(null), [props.made]);
   useEffect(() => api.onPresence((here) => here && void load(null)), []);
   const forget = async (shape: Shape) => {
-    for (const file of shape.files) {
+    // Other formats may have been made since the list was loaded.
+    const page = await api.read<{ artifacts: Stored[] }>("/v1/artifacts?limit=200").catch(() => ({ artifacts: [] }));
+    const same = shapes(page.artifacts).find((held) => held.name === shape.name)?.files ?? [];
+    const doomed = new Map([...shape.files, ...same].map((file) => [file.key, file]));
+    for (const file of doomed.values()) {
       try {
         await api.ask(`/v1/cache/${file.key}`, { method: "DELETE" });
       } catch (error) {
         if (!(error instanceof api.Problem && error.status === 404)) return props.say((error as Error).message);
       }
     }
-    setStored((held) => (held ?? []).filter((one) => !shape.files.includes(one)));
+    setStored((held) => (held ?? []).filter((one) => !doomed.has(one.key)));
     props.say("Deleted from the store");
   };
   if (stored === null) return null;

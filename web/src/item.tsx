@@ -24,6 +24,12 @@ const STATES: Record<Item["state"], string> = {
   cancelled: "Cancelled",
 };
 
+const SAID: Partial<Record<Item["state"], string>> = {
+  held: "the cut-out is ready, to be kept or repaired",
+  succeeded: "the mesh is ready",
+  failed: "it failed",
+};
+
 /** A picture of this browser's, as something an <img> can show. */
 function usePicture(id: string): string | null {
   const [url, set] = useState<string | null>(null);
@@ -51,6 +57,13 @@ export function ItemView(props: {
   const cutout = broken ? null : item.cutout;
   const body = `body-${item.id}`;
   useEffect(() => setBroken(false), [item.cutout]);
+  const title = useRef<HTMLButtonElement>(null);
+  const before = useRef(item.state);
+  useEffect(() => {
+    // Said to who does not see it, once, and not again after a refresh.
+    if (before.current !== item.state && SAID[item.state]) props.say(`${item.name}: ${SAID[item.state]}`);
+    before.current = item.state;
+  }, [item.state]);
 
   const repaired = async (png: Blob) => {
     setRepairing(false);
@@ -62,7 +75,7 @@ export function ItemView(props: {
   return (
     <li class={`item ${item.state}${open ? " open" : ""}`} data-item={item.id} data-state={item.state}>
       <div class="head">
-        <button type="button" class="title" aria-expanded={open} aria-controls={body} onClick={props.toggle}>
+        <button ref={title} type="button" class="title" aria-expanded={open} aria-controls={body} onClick={props.toggle}>
           {picture ? <img class="thumb" src={cutout ?? picture} alt="" onError={() => setBroken(true)} /> : <span class="thumb" />}
           <span class="name">{item.name}{item.repaired && <span class="quiet"> (repaired)</span>}</span>
           <span class={`state ${item.state}`}>{STATES[item.state]}</span>
@@ -93,7 +106,7 @@ export function ItemView(props: {
             {item.document && item.state === "succeeded" ? (
               <Ready item={item} document={item.document} engine={engine} format={props.format} say={props.say} />
             ) : item.state === "held" ? (
-              <Asked keep={() => { keep(item.id); props.say("The cut-out is kept: the mesh is being made"); }} repair={() => setRepairing(true)} asks={props.asks} setAsks={props.setAsks} />
+              <Asked keep={() => { keep(item.id); title.current?.focus(); }} repair={() => setRepairing(true)} asks={props.asks} setAsks={props.setAsks} />
             ) : (
               <div class="model waiting"><p class="quiet">{over(item) ? "No mesh was made." : "The mesh appears here."}</p></div>
             )}

@@ -1,6 +1,7 @@
 // Parameters behind one fold: what the engines say they have, with their defaults.
 
-import { useEffect, useState } from "preact/hooks";
+import type { JSX } from "preact";
+import { useEffect, useId, useState } from "preact/hooks";
 import type { Engine, Parameter } from "./api";
 import { keepSetting, setting } from "./kept";
 
@@ -73,57 +74,69 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
         Options <span class="quiet">{engine.name}{options.recipe && `, ${options.recipe}`}{changedBy > 0 && `, ${changedBy} changed`}</span>
       </summary>
       <div class="fields">
-        <label>
-          Engine
-          <select value={engine.name} onChange={(e) => change({ engine: e.currentTarget.value })}>
-            {engines.map((e) => <option key={e.name} value={e.name}>{e.name}</option>)}
-          </select>
-          <small>{engine.help}</small>
-        </label>
-        {recipes.length > 0 && (
-          <label>
-            Recipe
-            <select value={options.recipe} onChange={(e) => change({ recipe: e.currentTarget.value })}>
-              <option value="">the engine's defaults</option>
-              {recipes.map((name) => <option key={name} value={name}>{name}</option>)}
+        <Labelled name="Engine" help={engine.help}>
+          {(own) => (
+            <select {...own} value={engine.name} onChange={(e) => change({ engine: e.currentTarget.value })}>
+              {engines.map((e) => <option key={e.name} value={e.name}>{e.name}</option>)}
             </select>
-            <small>a name for a setting of parameters</small>
-          </label>
+          )}
+        </Labelled>
+        {recipes.length > 0 && (
+          <Labelled name="Recipe" help="a name for a setting of parameters">
+            {(own) => (
+              <select {...own} value={options.recipe} onChange={(e) => change({ recipe: e.currentTarget.value })}>
+                <option value="">as the server has it</option>
+                {recipes.map((name) => <option key={name} value={name}>{name}</option>)}
+              </select>
+            )}
+          </Labelled>
         )}
         {shown.map((p) => (
           <Field key={`${engine.name} ${p.name}`} parameter={p} value={options.values[p.name] ?? ""} recipe={engine.recipes[options.recipe]}
             change={(value) => change({ values: { ...options.values, [p.name]: value } })} />
         ))}
         {engine.parameters.some((p) => p.name === "seed") && (
-          <label>
-            Variations
-            <input type="number" min={1} max={8} step={1} value={options.variations}
-              onChange={(e) => change({ variations: Math.min(8, Math.max(1, Math.round(e.currentTarget.valueAsNumber || 1))) })} />
-            <small>meshes of one picture, each with the next seed</small>
-          </label>
+          <Labelled name="Variations" help="meshes of one picture, each with the next seed">
+            {(own) => (
+              <input {...own} type="number" min={1} max={8} step={1} value={options.variations}
+                onInput={(e) => e.currentTarget.validity.valid && e.currentTarget.value && change({ variations: e.currentTarget.valueAsNumber })} />
+            )}
+          </Labelled>
         )}
         {engine.stages.includes("matte") && (
-          <label>
-            Cut-out
-            <select value={options.asks ? "asks" : "goes on"} onChange={(e) => change({ asks: e.currentTarget.value === "asks" })}>
-              <option value="asks">show it first</option>
-              <option value="goes on">go on by itself</option>
-            </select>
-            <small>whether you see what is left of the picture before a mesh is made of it</small>
-          </label>
+          <Labelled name="Cut-out" help="whether you see what is left of the picture before a mesh is made of it">
+            {(own) => (
+              <select {...own} value={options.asks ? "asks" : "goes on"} onChange={(e) => change({ asks: e.currentTarget.value === "asks" })}>
+                <option value="asks">show it first</option>
+                <option value="goes on">go on by itself</option>
+              </select>
+            )}
+          </Labelled>
         )}
-        <label>
-          Format
-          <select value={options.format} onChange={(e) => change({ format: e.currentTarget.value })}>
-            {Object.keys(engine.formats).map((name) => <option key={name} value={name}>{name.toUpperCase()}</option>)}
-          </select>
-          <small>the download that stands first; all can be had</small>
-        </label>
+        <Labelled name="Format" help="the download that stands first; all can be had">
+          {(own) => (
+            <select {...own} value={options.format} onChange={(e) => change({ format: e.currentTarget.value })}>
+              {Object.keys(engine.formats).map((name) => <option key={name} value={name}>{name.toUpperCase()}</option>)}
+            </select>
+          )}
+        </Labelled>
       </div>
       <button type="button" class="plain" onClick={() => change({ recipe: "", variations: 1, format: "glb", asks: true, values: {} })}>
         Back to the defaults
       </button>
     </details>
+  );
+}
+
+/** A field under its name, and what it is for, which is told after the name and not as a part of it. */
+function Labelled(props: { name: string; help: string; title?: string; children: (own: { id: string; "aria-describedby": string }) => JSX.Element }) {
+  const id = useId();
+  return (
+    <div class="field" title={props.title}>
+      <label for={id}>{props.name}</label>
+      {props.children({ id, "aria-describedby": `${id}-help` })}
+      <small id={`${id}-help`}>{props.help}</small>
+    </div>
   );
 }
 
@@ -133,17 +146,16 @@ function Field(props: { parameter: Parameter; value: string; recipe: Record<stri
   const choices = p.choices ?? [];
   const numeric = typeof p.default === "number";
   return (
-    <label title={p.allowed}>
-      {label(p.name)}
-      {choices.length > 0 ? (
-        <select value={value || usual} onChange={(e) => change(e.currentTarget.value)}>
+    <Labelled name={label(p.name)} help={p.help} title={p.allowed}>
+      {(own) => choices.length > 0 ? (
+        <select {...own} value={value || usual} onChange={(e) => change(e.currentTarget.value)}>
           {choices.map((choice) => <option key={choice} value={choice}>{choice}</option>)}
         </select>
       ) : (
-        <input type={numeric ? "number" : "text"} placeholder={usual} value={value} min={p.low ?? undefined} max={p.high ?? undefined}
-          step={numeric && Number.isInteger(p.default) && !/^a number/.test(p.allowed) ? 1 : "any"} onChange={(e) => change(e.currentTarget.value)} />
+        // At once: who drops a picture right after typing has not left the field.
+        <input {...own} type={numeric ? "number" : "text"} placeholder={usual} value={value} min={p.low ?? undefined} max={p.high ?? undefined}
+          step={numeric && Number.isInteger(p.default) && !/^a number/.test(p.allowed) ? 1 : "any"} onInput={(e) => change(e.currentTarget.value)} />
       )}
-      <small>{p.help}</small>
-    </label>
+    </Labelled>
   );
 }
