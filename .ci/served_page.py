@@ -1,6 +1,6 @@
-"""Whether an installed Meshkiln serves its pages whole: run by the Python it is installed in, given the checkout's files.
+"""Whether an installed Meshkiln serves its pages whole. Run by the Python it is installed in; wants the pages as built.
 
-    venv/bin/python served_page.py venv/bin/meshkiln src/meshkiln/studio
+venv/bin/python served_page.py venv/bin/meshkiln src/meshkiln/studio
 """
 
 import re
