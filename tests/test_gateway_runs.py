@@ -153,9 +153,7 @@ def test_without_single_flight_every_job_has_a_run() -> None:
 
 
 @contextmanager
-def gated(
-    folder: Path, compute: str = "wait", **settings: Any
-) -> Iterator[tuple[httpx.Client, Gate]]:
+def gated(folder: Path, compute: str = "wait", **settings: Any) -> Iterator[tuple[httpx.Client, Gate]]:
     gate = Gate(folder / "gate")
     engine = gate.engine(compute)
     with serving(folder, kinds={"toy": engine}, memory=False, disk=False, batching=False, **settings) as client:
