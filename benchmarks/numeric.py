@@ -9,8 +9,9 @@ int8 : weights per channel, activations with one scale for each call found as it
 bf16, fp16 : both sides of every product rounded to that, where the runtime has such a kernel
 
 Seconds are processor time of one thread, the two classes in turn. How far the surface moves is the distance of 4,000
-vertices to the other surface, either way round, in cells of the grid. `mates` is how far (root mean square, of what is
-usual for the output) an item moves when it shares its call with others: a stage's output may depend on its item alone.
+vertices to the other surface, either way round, in cells of the grid; both surfaces are of one decoder, and the patch
+decoder's table, which depends on the grid alone, is float32 throughout. `mates` is how far (root mean square, of what
+is usual for the output) an item moves when it shares its call with others: an output may depend on its item alone.
 """
 
 from __future__ import annotations
@@ -34,13 +35,20 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.spatial import cKDTree
 
 from meshkiln.engines.base import Work
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, runtime, sample
+from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
 from quality import cut, picture_files
 from results_file import Results
 
 CLASSES = ("int8", "bf16", "fp16")
-STAGES = {"encode": "tokens", "sample": "latents", "decode": "vertices"}
-"""Stages that run networks, and the output that is compared."""
+STAGES = ("encode", "sample", "decode")
+"""Those that run networks."""
+CASES = {
+    "encode": ("encode", "tokens", "patches"),
+    "sample": ("sample", "latents", "patches"),
+    "decode, patches": ("decode", "", "patches"),
+    "decode, sparse": ("decode", "", "sparse"),
+}
+"""What is run in another class → the stage, its output that is compared, and the decoder."""
 POINTS = 4000
 RESOLUTION = 256
 
@@ -129,17 +137,17 @@ class Graphs:
 # One picture.
 
 
-def through(values: dict[str, Any], first: str) -> dict[str, Any]:
+def through(values: dict[str, Any], first: str, decoder: str) -> dict[str, Any]:
     """`values` with the stages from `first` up to `decode` made anew."""
     made = dict(values)
-    parameters = ENGINE.canonical({"octree_resolution": RESOLUTION})
-    names = list(STAGES)
-    for name in names[names.index(first) :]:
-        made[name] = run(name, [made], parameters)[0]
+    for name in STAGES[STAGES.index(first) :]:
+        made[name] = run(name, [made], decoder)[0]
     return made
 
 
-def run(name: str, given: list[dict[str, Any]], parameters: Mapping[str, Any]) -> list[Any]:
+def run(name: str, given: list[dict[str, Any]], decoder: str) -> list[Any]:
+    """A stage's values of these items in one batch."""
+    parameters = ENGINE.canonical({"octree_resolution": RESOLUTION, "decoder": decoder})
     stage = next(stage for stage in ENGINE.stages if stage.name == name)
     works = [Work(tuple(values[its] for its in stage.reads), stage.mattering(parameters)) for values in given]
     return list(stage.load()(works))
@@ -170,42 +178,47 @@ def _distances(one: Mapping[str, Any], other: Mapping[str, Any]) -> NDArray[np.f
 
 def measure(file: str, mate: str, graphs: Graphs) -> dict[str, Any]:
     """Every stage in every class on one picture; `mate` is who shares its calls in another try."""
-    parameters = ENGINE.canonical({"octree_resolution": RESOLUTION})
-    plain, beside = (through({"matte": {"pixels": cut(its)}}, "encode") for its in (file, mate))
-    told: dict[str, Any] = {}
-    for stage, output in STAGES.items():
-        for kind in CLASSES:
-            try:
-                with graphs.of(kind):
-                    (value,) = run(stage, [plain], parameters)
-            except Exception as error:
-                # ONNX Runtime's own errors have no common class of their own.
-                told[f"{stage} {kind}"] = {"refused": str(error).split(" : ")[-1][:120]}
-                continue
-            slow = fast = np.inf
-            for _ in range(2):
-                slow = min(slow, spent(lambda s=stage: run(s, [plain], parameters)))
-                with graphs.of(kind):
-                    fast = min(fast, spent(lambda s=stage: run(s, [plain], parameters)))
-            its: dict[str, Any] = {"fp32_cpu_s": slow, "cpu_s": fast, "faster": slow / fast}
-            if stage != "decode":
-                with graphs.of(kind):
-                    together = run(stage, [plain, beside], parameters)[0][output]
-                usual = float(np.sqrt(np.mean(plain[stage][output] ** 2)))
-                its["off"] = float(np.sqrt(np.mean((value[output] - plain[stage][output]) ** 2))) / usual
-                its["mates"] = float(np.sqrt(np.mean((together - value[output]) ** 2))) / usual
-            names = list(STAGES)
-            after = names[names.index(stage) + 1 :]
-            altered = {**plain, stage: value}
-            mesh = value if not after else through(altered, after[0])["decode"]
-            cells = moved(mesh, plain["decode"])
-            its |= {
-                "cells_median": float(np.median(cells)),
-                "cells_99": float(np.quantile(cells, 0.99)),
-                "within_a_tenth": float(np.mean(cells <= 0.1)),
-            }
-            told[f"{stage} {kind}"] = its
-    return told
+    given, other = ({"matte": {"pixels": cut(its)}} for its in (file, mate))
+    beside = through(other, "encode", "patches")
+    plains = {decoder: through(given, "encode", decoder) for decoder in ("patches", "sparse")}
+    return {
+        f"{case} {kind}": one(graphs, kind, stage, output, decoder, plains[decoder], beside)
+        for case, (stage, output, decoder) in CASES.items()
+        for kind in CLASSES
+    }
+
+
+def one(
+    graphs: Graphs, kind: str, stage: str, output: str, decoder: str, plain: dict[str, Any], beside: dict[str, Any]
+) -> dict[str, Any]:
+    """One stage in one class, on what the others made in float32."""
+    try:
+        with graphs.of(kind):
+            (value,) = run(stage, [plain], decoder)
+    except Exception as error:
+        # ONNX Runtime's own errors have no common class of their own.
+        return {"refused": str(error).split(" : ")[-1][:120]}
+    slow = fast = np.inf
+    for _ in range(2):
+        slow = min(slow, spent(lambda: run(stage, [plain], decoder)))
+        with graphs.of(kind):
+            fast = min(fast, spent(lambda: run(stage, [plain], decoder)))
+    told: dict[str, Any] = {"fp32_cpu_s": slow, "cpu_s": fast, "faster": slow / fast}
+    if output:
+        with graphs.of(kind):
+            together = run(stage, [plain, beside], decoder)[0][output]
+        usual = float(np.sqrt(np.mean(plain[stage][output] ** 2)))
+        told["off"] = float(np.sqrt(np.mean((value[output] - plain[stage][output]) ** 2))) / usual
+        told["mates"] = float(np.sqrt(np.mean((together - value[output]) ** 2))) / usual
+    altered = {**plain, stage: value}
+    if stage != "decode":
+        altered = through(altered, STAGES[STAGES.index(stage) + 1], decoder)
+    cells = moved(altered["decode"], plain["decode"])
+    return told | {
+        "cells_median": float(np.median(cells)),
+        "cells_99": float(np.quantile(cells, 0.99)),
+        "within_a_tenth": float(np.mean(cells <= 0.1)),
+    }
 
 
 def main() -> int:
@@ -214,7 +227,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a look, not a result: two pictures")
     given = parser.parse_args()
     os.environ["MESHKILN_THREADS"] = "1"
-    sources = [m.__file__ for m in (decode, encode, runtime, sample)] + [manifest.FOLDER / "manifest.json"]
+    sources = [m.__file__ for m in (decode, encode, patches, runtime, sample, sparse)] + [
+        manifest.FOLDER / "manifest.json"
+    ]
     packages = ["numpy", "onnx", "onnxruntime"]
     results = Results("numeric", packages, [p for p in sources if p], trial=given.short)
     files = picture_files()[: 2 if given.short else given.pictures]

@@ -27,7 +27,7 @@ from typing import Any
 
 from PIL import Image
 
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, runtime, sample, sparse
+from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
 from quality import picture_files
 from results_file import Bar, Results, data_folder
 from servers import Peer, counts, meshkiln, post
@@ -124,7 +124,9 @@ def main() -> int:
     if given.short:
         given.timed, given.resolution = 2, 32
     trial = given.timed < 10 or given.resolution != 256
-    sources = [m.__file__ for m in (decode, encode, runtime, sample, sparse)] + [manifest.FOLDER / "manifest.json"]
+    sources = [m.__file__ for m in (decode, encode, patches, runtime, sample, sparse)] + [
+        manifest.FOLDER / "manifest.json"
+    ]
     results = Results("seventy_two", ["numpy", "onnxruntime"], [p for p in sources if p], trial=trial)
     grid = f"octree_resolution={given.resolution}"
     with tempfile.TemporaryDirectory() as folder:

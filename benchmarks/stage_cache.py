@@ -20,7 +20,7 @@ from typing import Any
 
 import policies as policies_benchmark
 import traces
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, runtime, sample, sparse
+from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
 from meshkiln.kiln import Kiln
 from meshkiln.store import memory, policies
 from meshkiln.store.memory import Memory
@@ -104,7 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a look, not a result: small grids")
     given = parser.parse_args()
-    modules = (decode, encode, runtime, sample, sparse, memory, policies, policies_benchmark, traces)
+    modules = (decode, encode, patches, runtime, sample, sparse, memory, policies, policies_benchmark, traces)
     sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
     results = Results("stage_cache", ["numpy", "onnxruntime"], sources, trial=given.short)
     asked = results.item("requests", lambda: requests((32, 64) if given.short else RESOLUTIONS))

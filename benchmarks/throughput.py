@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from meshkiln.engines.base import PICTURE, Scalar, Stage, Work
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, runtime, sample, sparse
+from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
 from meshkiln.gateway import jobs, serve, service
 from meshkiln.workers import batching, child, keeper, processes
 from quality import picture_files
@@ -226,7 +226,7 @@ def compared(results: Results, loop: BareLoop, rounds: int, count: int, workers:
 
 def queue(results: Results, short: bool) -> tuple[dict[str, Any], list[Bar]]:
     """The default recipe with a full queue."""
-    rounds, count = (1, 8) if short else (3, 32)
+    rounds, count = (1, 8) if short else (3, 48)
     its = {"octree_resolution": 64} if short else {}
     query = "recipe=fast" + "&octree_resolution=64" * short
     loop = BareLoop({**ENGINE.recipes["fast"], **its})
@@ -274,7 +274,21 @@ def main() -> int:
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     # Before a stage loads a numeric library: the bare loop has the whole machine.
     os.environ["MESHKILN_THREADS"] = str(PROCESSORS)
-    modules = (decode, encode, runtime, sample, sparse, jobs, serve, service, batching, child, keeper, processes)
+    modules = (
+        decode,
+        encode,
+        patches,
+        runtime,
+        sample,
+        sparse,
+        jobs,
+        serve,
+        service,
+        batching,
+        child,
+        keeper,
+        processes,
+    )
     sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
     met = True
     for part in given.parts or PARTS:
