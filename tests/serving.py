@@ -18,8 +18,14 @@ from meshkiln.settings import Settings
 
 
 @contextlib.contextmanager
-def serving(folder: Path, kinds: Mapping[str, Engine] | None = None, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a server whose store and jobs are in `folder`. kinds : its engines; None is the toy alone"""
+def serving(
+    folder: Path, kinds: Mapping[str, Engine] | None = None, ready: bool = True, **settings: Any
+) -> Iterator[httpx.Client]:
+    """A client of a server whose store and jobs are in `folder`.
+
+    kinds : its engines; None is the toy alone
+    ready : whether to wait for its workers
+    """
     chosen = {"engine": "toy", "workers": 1, "port": 0, "shutdown_seconds": 5.0, **settings}
     made = Settings(cache_dir=str(folder / "cache"), data_dir=str(folder / "data"), **chosen)
     server = Server(made, {"toy": toy.ENGINE} if kinds is None else kinds)
@@ -30,7 +36,7 @@ def serving(folder: Path, kinds: Mapping[str, Engine] | None = None, **settings:
         assert thread.is_alive(), "the server did not start"
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            until(lambda: client.get("/readyz").status_code == 200)
+            until(lambda: not ready or client.get("/readyz").status_code == 200)
             yield client
     finally:
         server.should_exit = True

@@ -403,6 +403,16 @@ def test_a_job_is_resolved_anew_by_a_server_that_was_upgraded(tmp_path: Path) ->
         assert post(client, b"upgraded").json()["key"] != key
 
 
+def test_it_answers_and_says_that_it_is_not_ready_while_models_are_loaded(tmp_path: Path) -> None:
+    stages = [replace(s, compute="deadly:smooth") if s.name == "smooth" else s for s in toy.ENGINE.stages]
+    with serving(tmp_path, {"toy": replace(toy.ENGINE, stages=tuple(stages))}, ready=False) as client:
+        assert client.get("/healthz").status_code == 200
+        loading = client.get("/readyz")
+        assert (loading.status_code, loading.json()["type"]) == (503, "urn:meshkiln:problem:not-ready")
+        assert loading.headers["retry-after"] == "1"
+        until(lambda: client.get("/readyz").status_code == 200)
+
+
 def test_a_picture_that_kills_workers_fails_clearly_and_does_not_come_back(tmp_path: Path) -> None:
     stages = [replace(s, compute="deadly:smooth") if s.name == "smooth" else s for s in toy.ENGINE.stages]
     kinds = {"toy": replace(toy.ENGINE, stages=tuple(stages))}

@@ -69,6 +69,7 @@ def processor_seconds(pid: int) -> float:
 def test_what_is_served_where_when_nothing_is_said() -> None:
     settings = Settings()
     assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 8081, "inflate")
+    assert settings.body_bytes == 20 * 10**6
     assert settings.memory
     assert settings.disk
 
