@@ -44,6 +44,8 @@ def queue(its: Figures) -> list[str]:
     for stage, by_size in rates.items():
         cells = [f"**{rate:.3g}**" if int(size) == best[stage] else f"{rate:.3g}" for size, rate in by_size.items()]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
+    whole = [1 / sum(1 / by_size[size] for by_size in rates.values()) for size in sizes]
+    lines.append(f"| generations | {' | '.join(f'{rate:.3g}' for rate in whole)} |")
     return lines
 
 
