@@ -26,11 +26,11 @@ MARGIN = 0.7
 """Default of `margin`; benchmarks/decode.py measures what it finds and costs."""
 
 
-LAST = 0.4
+LAST = 0.2
 """Share of the margin that is kept in cells of two below the coarse ones. With all of it a learned field is asked half
 as often again, for crumbs thinner than two cells of the grid."""
 
-UNSURE = 0.5
+UNSURE = 0.2
 """A sample that interpolation puts this close to the surface, in cells of its level, is asked for: its sign may be
 another. benchmarks/decode.py shows what that finds."""
 
