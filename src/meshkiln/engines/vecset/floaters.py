@@ -16,18 +16,18 @@ def without_floaters(mesh: Mesh, share: float = SHARE) -> Mesh:
     if len(mesh.faces) == 0:
         return mesh
     count = len(mesh.vertices)
-    piece = pieces(mesh.faces, count)[mesh.faces[:, 0]]
-    if not piece.any():
+    lowest = pieces(mesh.faces, count)
+    if not lowest.any():
         return mesh
+    piece = lowest[mesh.faces[:, 0]]
     x, y, z = np.ascontiguousarray(mesh.vertices.T)
     a, b, c = np.ascontiguousarray(mesh.faces.T)
     six = x[a] * (y[b] * z[c] - z[b] * y[c]) + y[a] * (z[b] * x[c] - x[b] * z[c]) + z[a] * (x[b] * y[c] - y[b] * x[c])
     volume = np.abs(np.bincount(piece, six, count))
-    faces = mesh.faces[(volume >= share * volume.max())[piece]]
-    kept = np.zeros(count, bool)
-    kept[faces] = True
+    large = volume >= share * volume.max()
+    kept = large[lowest]
     number = np.cumsum(kept, dtype=np.int32) - np.int32(1)
-    return Mesh(mesh.vertices[kept], number[faces])
+    return Mesh(mesh.vertices[kept], number[mesh.faces[large[piece]]])
 
 
 def pieces(faces: NDArray[np.int32], count: int) -> NDArray[np.int32]:
