@@ -35,10 +35,11 @@ def window(alpha: NDArray[np.uint8]) -> tuple[float, float, float]:
     return (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / FILL
 
 
-def recentre(rgba: NDArray[np.uint8], size: int = SIZE) -> NDArray[np.float32]:
+def recentre(rgba: NDArray[np.uint8], size: int = SIZE, channels: slice = slice(None)) -> NDArray[np.float32]:
     """The picture as the model's input.
 
     rgba : (H, W, 4) uint8, straight alpha
+    channels : of them all, those that are wanted
     Returns (4, size, size) float32 in [0, 1], premultiplied, row 0 at the top. Raises BadPicture when the
     cut-out is empty.
     """
@@ -48,14 +49,17 @@ def recentre(rgba: NDArray[np.uint8], size: int = SIZE) -> NDArray[np.float32]:
     x0, y0 = int(np.floor(left)) - 1, int(np.floor(top)) - 1
     x1, y1 = int(np.ceil(right)) + 1, int(np.ceil(bottom)) + 1
     height, width = rgba.shape[:2]
-    ground = np.zeros((y1 - y0, x1 - x0, 4), np.float32)
-    seen = rgba[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)].astype(np.float32) / 255.0
-    seen[..., :3] *= seen[..., 3:]
+    seen = rgba[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+    alpha = seen[..., 3].astype(np.float32) / np.float32(255)
     oy, ox = max(-y0, 0), max(-x0, 0)
-    ground[oy : oy + seen.shape[0], ox : ox + seen.shape[1]] = seen
     box = (left - x0, top - y0, right - x0, bottom - y0)
-    out = np.empty((4, size, size), np.float32)
-    for channel in range(4):
-        plane = Image.fromarray(np.ascontiguousarray(ground[..., channel]))
-        out[channel] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    wanted = range(4)[channels]
+    out = np.empty((len(wanted), size, size), np.float32)
+    ground = np.zeros((y1 - y0, x1 - x0), np.float32)
+    own = ground[oy : oy + seen.shape[0], ox : ox + seen.shape[1]]
+    for place, channel in enumerate(wanted):
+        # One plane after another: each stays in the cache, where four together do not.
+        own[:] = alpha if channel == 3 else seen[..., channel].astype(np.float32) / np.float32(255) * alpha
+        plane = Image.fromarray(ground)
+        out[place] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR, box=box))
     return np.clip(out, 0.0, 1.0)

@@ -38,7 +38,7 @@ def encode(batch: Sequence[Work]) -> list[Value]:
 
 def outline(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The silhouette (64, 64) of the crop that the model sees of a cut-out (H, W, 4)."""
-    seen: NDArray[np.bool_] = crop.recentre(pixels, OUTLINE)[3] >= 0.5
+    seen: NDArray[np.bool_] = crop.recentre(pixels, OUTLINE, slice(3, 4))[0] >= 0.5
     return seen
 
 
