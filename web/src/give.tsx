@@ -54,9 +54,9 @@ export function Give(props: { take: (files: File[]) => void; small: boolean }) {
   return (
     <section class={`give${over ? " over" : ""}${props.small ? " small" : ""}`} aria-label="Add pictures">
       <p class="lead">{over ? "Let go to make a mesh" : props.small ? "Drop or paste more pictures" : "Drop a picture here"}</p>
-      {!props.small && <p class="quiet">or paste one. One object, whole, before a plain background does best.</p>}
+      {!props.small && <p class="quiet">or paste one: it becomes a 3D model to turn, download and print. One object, whole, before a plain background does best.</p>}
       <div class="row">
-        <button type="button" class="main" onClick={() => picker.current?.click()}>Choose pictures</button>
+        <button type="button" class={props.small ? "" : "main"} onClick={() => picker.current?.click()}>Choose pictures</button>
         <button type="button" onClick={() => (navigator.mediaDevices ? setCamera(true) : shutter.current?.click())}>Take a photo</button>
       </div>
       <input ref={picker} id="pick" type="file" accept="image/*" multiple hidden aria-label="Choose pictures" onChange={(e) => picked(e.currentTarget)} />

@@ -196,6 +196,7 @@ function Downloads(props: { item: Subject; document: api.Generation; format: str
         </button>
       ))}
       <a ref={anchor} hidden>file</a>
+      {links.glb && links.stl && <small>GLB for 3D programs and the web, STL or 3MF for printing.</small>}
       {problem && <p class="problem" role="alert">{problem}</p>}
     </div>
   );

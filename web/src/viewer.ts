@@ -1,4 +1,6 @@
 // The mesh in three dimensions: loaded only when there is one to look at. It draws when something changed, not always.
+// Three.js itself, and not <model-viewer> around it: that brings its style in its markup, for which the policy of this
+// page would have to allow inline styles, and shows neither wires nor normals.
 
 import {
   AmbientLight, Box3, BufferGeometry, Color, DirectionalLight, DoubleSide, HemisphereLight, Material, Mesh,

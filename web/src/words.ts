@@ -28,6 +28,7 @@ export const count = (value: number): string => Math.round(value).toLocaleString
 export const DOING: Record<string, string> = {
   read: "reading the picture",
   matte: "cutting out the subject",
+  cutout: "showing what is left of the picture",
   inflate: "blowing up the silhouette",
   encode: "looking at it",
   sample: "imagining the shape",

@@ -34,7 +34,7 @@ def serve(
         from meshkiln.gateway.serve import run
     except ModuleNotFoundError as error:
         raise MeshkilnError(f"serving needs {error.name}: install meshkiln[serve]") from None
-    click.echo(f"Meshkiln serves {loaded.engine} at http://{loaded.host}:{loaded.port} (its description: /docs)")
+    click.echo(f"Open http://{loaded.host}:{loaded.port} in a browser; the API is described at /docs")
     run(loaded)
 
 
