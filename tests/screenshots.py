@@ -38,6 +38,7 @@ def main() -> None:
             _shoot(browser, http, "cutout", "light", _cutout)
             for kind in KINDS:
                 _shoot(browser, http, "studio", kind, _studio)
+                _shoot(browser, http, "api", kind, _api)
         # Memory for two meshes, so that some are found on disk and something has to go.
         with _served(memory_bytes=2_500_000, workers=2) as http:
             _traffic(http)
@@ -97,6 +98,11 @@ def _studio(page: Page) -> None:
         card.scroll_into_view_if_needed()
         card.evaluate("image => image.decode()")
     page.evaluate("scrollTo(0, 0)")
+
+
+def _api(page: Page) -> None:
+    page.goto("/docs")
+    page.locator("summary").first.click()
 
 
 def _operations(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import httpx
 import pytest
 import trimesh
 
-from serving import serving
+from gate import Gate
+from meshkiln.gateway.service import AT_ONCE
+from serving import serving, until
 from test_browser import WAIT, held, mug, ready
 
 pytest.importorskip("axe_playwright_python")
@@ -78,6 +81,28 @@ def test_several_pictures_are_kept_at_once_and_each_becomes_its_mesh(page: Page)
     assert sorted(page.locator(".item .name").all_inner_texts()) == ["mug-0.png", "mug-1.png", "mug-2.png"]
 
 
+def test_who_waits_sees_his_place_in_the_queue_and_a_place_that_is_given_up_is_taken(
+    browser: Browser, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    with serving(tmp_path, {"toy": gate.engine()}, batching=False) as http:
+        page = browser.new_page(base_url=str(http.base_url))
+        page.goto("/")
+        most = 2 * AT_ONCE  # half of them wait
+        drop(page, [(f"{n}.png", b"picture %d" % n, "image/png") for n in range(most)])
+        until(lambda: gate.waiting() == 1)
+        expect(page.locator(".now", has_text="Number 1 in the queue")).to_have_count(1, timeout=WAIT)
+        expect(page.locator(".now", has_text="Number 2 in the queue")).to_have_count(1, timeout=WAIT)
+        first = page.locator(".item", has=page.locator(".now", has_text="Number 1 in the queue"))
+        name = first.locator(".name").inner_text()
+        page.get_by_role("button", name=f"Cancel {name}").click()
+        expect(page.locator('[data-state="cancelled"]')).to_have_count(1)
+        expect(page.locator(".now", has_text="Number 1 in the queue")).to_have_count(1, timeout=WAIT)
+        gate.open()
+        expect(page.locator('[data-state="succeeded"]')).to_have_count(most - 1, timeout=WAIT)
+        page.close()
+
+
 # Options.
 
 
@@ -110,12 +135,20 @@ def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page
     page.get_by_label("Recipe", exact=True).select_option("fast")
     page.get_by_label("Resolution", exact=True).fill("64")
     page.get_by_label("Variations", exact=True).fill("2")
+    page.evaluate(
+        """() => {
+            window.told = new Set();
+            const note = () => document.querySelectorAll('.chip.active').forEach(chip => told.add(chip.innerText));
+            new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true});
+        }"""
+    )
     drop(page, [mug((20, 160, 120))])
     expect(page.locator('[data-state="held"]')).to_have_count(2, timeout=WAIT)
     # One picture, one cut-out, one answer.
     page.get_by_role("button", name="Keep it").click()
     expect(page.locator('[data-state="succeeded"]')).to_have_count(2, timeout=2 * WAIT)
     expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
+    assert re.search(r"sample \d+ of \d+", " ".join(page.evaluate("[...told]")))
     names = page.locator(".item .name").all_inner_texts()
     assert len(set(names)) == 2
     assert all("seed" in name for name in names)

@@ -126,6 +126,28 @@ def test_a_purge_says_what_goes_and_then_it_is_gone(page: Page, http: httpx.Clie
     expect(page.locator("#said")).to_contain_text("Nothing is stored")
 
 
+def test_what_is_let_go_is_told_by_stage_and_why_and_savings_at_the_price_that_is_set(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with serving(tmp_path, memory_bytes=100, gpu_hour_price=7.5, currency="€") as http:
+        for number in range(8):
+            post(http, b"picture %d" % number)
+        page = browser.new_page(base_url=str(http.base_url))
+        page.goto("/operations")
+        table = page.locator("section", has=page.get_by_role("heading", name="Let go, and why"))
+        expect(table).to_contain_text("the bytes were needed for something dearer", timeout=WAIT)
+        assert "export" in {row.get_attribute("data-evicted") for row in page.locator("[data-evicted]").all()}
+        # What was let go of memory is on disk, so nothing was lost.
+        found = [post(http, b"picture %d" % number).json()["stages"][-1]["source"] for number in range(8)]
+        assert "disk" in found
+        expect(page.locator('[data-outcome="disk"] td').first).to_have_text(str(found.count("disk")), timeout=WAIT)
+        expect(page.locator('[data-answer="saved"]')).to_contain_text("at €7.5 an hour")
+        expect(page.locator('[data-answer="slow"] dd').first).not_to_have_text("nothing")
+        expect(page.get_by_role("group", name="Dearest artifacts per byte").locator("tbody tr").first).to_be_visible()
+        expect(page.get_by_role("group", name="Batch sizes").locator("tbody tr").first).to_be_visible()
+        page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_keeps_anybody_out(page: Page, http: httpx.Client, scheme: str) -> None:
     for picture in (b"picture", b"picture", b""):
