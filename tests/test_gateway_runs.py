@@ -110,6 +110,17 @@ def test_a_full_kiln_still_takes_one_of_a_client_who_has_none_there_within_a_bou
     assert next(iter(again.jobs)) == "a1"
 
 
+def test_what_two_clients_want_is_worked_on_for_the_one_who_has_less_in_the_kiln() -> None:
+    every = runs(most=3)
+    for number in range(2):
+        every.join(job(f"a{number}", "a"), request(b"%d" % number))
+    every.join(job("a2", "a"), request(b"both"))
+    every.join(job("b0", "b"), request(b"both"))
+    begun = [run for run in (every.begin() for _ in range(3)) if run is not None]
+    assert [run.client for run in begun] == ["a", "b", "a"]
+    assert set(begun[1].jobs) == {"a2", "b0"}
+
+
 def test_the_same_request_is_one_run_and_ends_when_nobody_waits() -> None:
     every = runs()
     run, joined = every.join(job("1"), request(b"p"))

@@ -104,7 +104,9 @@ class Admission:
                 first = next(iter(run.jobs.values()))
                 highest = max(job.priority for job in run.jobs.values())
                 left = self._left(run)
-                queue.push(_Turn(first.client, highest, left, left, (first.created, next(number))))
+                queue.push(
+                    _Turn(run.client if run.begun else first.client, highest, left, left, (first.created, next(number)))
+                )
         newcomer = _Turn(client, priority, needed, needed, (math.inf, next(number)))
         queue.push(newcomer)
         return queue.ahead(newcomer)[1]

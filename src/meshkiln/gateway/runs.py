@@ -7,6 +7,7 @@ join ─┬─ waits (turns between clients) ── begin ── over
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ class Run:
     """One distinct request being served.
 
     jobs : those that wait for it, by id
-    begun : whether it is in the kiln; its deadline is fixed from then on
+    begun : whether it is in the kiln; its deadline and client are fixed from then on
+    client : on whose account it is worked on
     told : what was told of its stages, for those who join later; step : and of the steps of the one it is at
     trace : of its generation, when somebody traces
     """
@@ -35,6 +37,7 @@ class Run:
     jobs: dict[str, Job] = field(default_factory=dict)
     begun: bool = False
     deadline: float | None = None
+    client: str = ""
     task: asyncio.Task[None] | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
     step: dict[str, Any] | None = None
@@ -105,6 +108,9 @@ class Runs:
         run = self._turns.pop({job.client for run in self.active for job in run.jobs.values()} if full else ())
         if run is not None:
             run.begun, run.deadline = True, run.latest
+            # Of several who want it, whoever has least in the kiln: it would else be behind all that another has there.
+            there = Counter(other.client for other in self.active)
+            run.client = min((job.client for job in run.jobs.values()), key=there.__getitem__)
             self.active.add(run)
             self._places = None
         return run

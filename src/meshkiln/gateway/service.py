@@ -346,7 +346,7 @@ class Service:
             refresh=run.refresh,
             timeout=None if run.deadline is None else max(0.0, run.deadline - time.time()),
             priority=max((job.priority for job in run.jobs.values()), default=0),
-            client=first.client,
+            client=run.client,
             report=progress.report,
             told=progress.told,
             trace=run.trace,
