@@ -40,7 +40,8 @@ def test_a_parameter_is_refused_beyond_the_limit_and_described_with_it(http: htt
     post = http.get("/openapi.json").json()["paths"]["/v1/generations"]["post"]
     (faces_,) = [p for p in post["parameters"] if p["name"] == "faces"]
     assert (faces_["schema"]["maximum"], faces_["schema"]["default"]) == (5000, 5000)
-    (told,) = [p for p in http.get("/v1/engines").json()[0]["parameters"] if p["name"] == "faces"]
+    (engine,) = [e for e in http.get("/v1/engines").json() if e["name"] == "inflate"]
+    (told,) = [p for p in engine["parameters"] if p["name"] == "faces"]
     assert told["high"] == 5000
 
 
