@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "screenshots"
 KINDS = {"light": (1280, 860, "light"), "dark": (1280, 860, "dark"), "phone": (390, 844, "light")}
 COLOURS = {"mug-red": (180, 60, 40), "mug-blue": (40, 90, 180), "mug-green": (40, 130, 70)}
 TRAFFIC = 100.0
-"""Seconds of requests that the operations page has something to show of."""
+"""Seconds of requests before the operations page is looked at; they go on meanwhile."""
 PNG = {"content-type": "image/png"}
 
 Take = Callable[[Page], None]
@@ -41,9 +42,14 @@ def main() -> None:
                 _shoot(browser, http, "api", kind, _api)
         # Memory for two meshes, so that some are found on disk and something has to go.
         with _served(memory_bytes=2_500_000, workers=2) as http:
-            _traffic(http)
+            over = threading.Event()
+            traffic = threading.Thread(target=_traffic, args=(http, over))
+            traffic.start()
+            time.sleep(TRAFFIC)
             for kind in KINDS:
                 _shoot(browser, http, "operations", kind, _operations)
+            over.set()
+            traffic.join()
 
 
 @contextlib.contextmanager
@@ -113,13 +119,12 @@ def _operations(page: Page) -> None:
     page.wait_for_timeout(4000)  # until the charts have followed once
 
 
-def _traffic(http: httpx.Client) -> None:
+def _traffic(http: httpx.Client, over: threading.Event) -> None:
     """What a busy hour has, in less time: new pictures, asked for again, together, with nonsense among them."""
     made = [_picture(str(n), (40 + 60 * (n % 4), 60 + 25 * (n % 6), 220 - 30 * (n % 7)))[1] for n in range(24)]
-    ends = time.monotonic() + TRAFFIC
     turn = 0
     with ThreadPoolExecutor(3) as callers:
-        while time.monotonic() < ends:
+        while not over.is_set():
             new = made[turn % len(made)]
             asked = [callers.submit(_post, http, new, f"depth={1 + turn / 100:g}") for _ in range(1 + (turn % 3 == 0))]
             asked += [callers.submit(_post, http, made[n], "depth=1") for n in range(turn % 4)]

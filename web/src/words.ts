@@ -83,7 +83,7 @@ export function provenance(document: Generation, engine: Engine | undefined, ans
   if (last && ran.length) {
     const first = ran.find((stage) => stages.indexOf(stage) > stages.indexOf(last)) ?? ran[0]!;
     const resolution = first.stage === "decode" ? document.parameters.octree_resolution ?? defaultOf(engine, "octree_resolution") : null;
-    const again = AGAIN[first.stage] ?? `${first.stage} computed`;
+    const again = AGAIN[first.stage] ?? "the rest computed";
     const when = last.made ? ` of ${day(last.made)}` : "";
     return `Reused ${THING[last.stage] ?? last.stage}${when} from ${place(last.source as string)}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
   }
