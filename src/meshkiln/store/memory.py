@@ -222,15 +222,14 @@ class Memory(Store):
 
     def _evict(self, reason: str) -> None:
         entry = self._policy.evict()
-        self._count(reason, entry)
+        if entry.artifact is not None:
+            self._evictions.add(reason, entry.artifact.provenance)
         self._take_out(entry)
 
     def _expire(self, entry: Entry) -> None:
-        self._count("expired", entry)
+        if entry.artifact is not None:
+            self._evictions.add("expired", entry.artifact.provenance)
         self._remove(entry)
-
-    def _count(self, reason: str, entry: Entry) -> None:
-        self._evictions.add(reason, entry.artifact.provenance if entry.artifact is not None else {})
 
     def _remove(self, entry: Entry) -> None:
         self._policy.remove(entry)
