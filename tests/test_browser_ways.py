@@ -187,6 +187,8 @@ def test_with_the_keyboard_alone_from_a_picture_to_a_file(page: Page, tmp_path: 
                 return
         raise AssertionError(f"no way to {name}")
 
+    # Listened for from here on: a key is quicker than the browser is told to hand its choosers over.
+    page.on("filechooser", lambda chooser: None)
     to("Choose pictures")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
