@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 
-@pytest.fixture(scope="session")
+# Of a module, not of the session: while the browser's driver is there, its event loop runs in the thread of the tests,
+# and no other test of this process could start one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: pages are not tested")
     from browser import chromium

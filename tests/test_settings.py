@@ -53,7 +53,8 @@ def test_every_setting_can_come_from_the_file(tmp_path: Path) -> None:
 def test_settings_are_printed_each_with_its_value_and_where_it_came_from(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("workers = 7\n")
-    environ = {"MESHKILN_SETTINGS": str(file), "MESHKILN_PORT": "8080", "COLUMNS": "300"}
+    elsewhere = str(tmp_path / "a folder with a name that is rather long" / "cache")
+    environ = {"MESHKILN_SETTINGS": str(file), "MESHKILN_PORT": "8080", "MESHKILN_CACHE_DIR": elsewhere}
     ran = CliRunner().invoke(settings, ["--json"], env=environ)
     told = json.loads(ran.output)
     assert list(told) == [setting.name for setting in fields(Settings)]

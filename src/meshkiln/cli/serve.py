@@ -47,6 +47,9 @@ def settings(as_json: bool) -> None:
         click.echo(json.dumps(_as_json(loaded), indent=2))
         return
     rows = show.table("setting", "value", "from", "variable", "allowed")
+    for wide in (rows.columns[1], rows.columns[4]):
+        # A long path folds in its own column: the names are there to be copied.
+        wide.no_wrap, wide.overflow = False, "fold"
     for name, origin in loaded.origins.items():
         value = getattr(loaded.settings, name)
         told = (
