@@ -1,6 +1,6 @@
 // Ways a picture comes in: dropped, pasted, picked, photographed.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 export function Give(props: { take: (files: File[]) => void; small: boolean }) {
   const picker = useRef<HTMLInputElement>(null);
@@ -8,7 +8,8 @@ export function Give(props: { take: (files: File[]) => void; small: boolean }) {
   const [over, setOver] = useState(false);
   const [camera, setCamera] = useState(false);
 
-  useEffect(() => {
+  // Before the first paint: what is dropped on a page that is slow to show would be opened by the browser in its place.
+  useLayoutEffect(() => {
     let depth = 0;
     const carries = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
     const enter = (event: DragEvent) => {
