@@ -1,7 +1,7 @@
 // The queue of this browser: one item for each picture (and variation), and what is known of it. Kept over refreshes,
 // and the same in all tabs.
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import type { Generation, Stage, State } from "./api";
 import { dropItem, keepItem, keptItem, keptItems, onOtherTab } from "./kept";
 
@@ -57,9 +57,11 @@ export const item = (id: string): Item | undefined => items.get(id);
 
 export function useItems(): Item[] {
   const [, again] = useState(0);
-  useEffect(() => {
+  // Before the first paint, and once at once: what changed in between would not be shown until something else did.
+  useLayoutEffect(() => {
     const view = () => again((n) => n + 1);
     views.add(view);
+    view();
     return () => void views.delete(view);
   }, []);
   return all().sort((a, b) => b.added - a.added);
