@@ -59,22 +59,16 @@ class _Query(nn.Module):
         return self.a.query(features, points)
 
 
-class _Nodes(nn.Module):
-    def __init__(self, patches: Patches) -> None:
+class _Patches(nn.Module):
+    """One method of the patch decoder."""
+
+    def __init__(self, patches: Patches, method: str) -> None:
         super().__init__()
-        self.patches = patches
+        self.patches, self.method = patches, method
 
-    def forward(self, features: Tensor, points: Tensor) -> Tensor:
-        return self.patches.nodes(features, points)
-
-
-class _Basis(nn.Module):
-    def __init__(self, patches: Patches) -> None:
-        super().__init__()
-        self.patches = patches
-
-    def forward(self, offsets: Tensor) -> Tensor:
-        return self.patches.basis(offsets)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out: Tensor = getattr(self.patches, self.method)(*inputs)
+        return out
 
 
 class _Blend(nn.Module):
@@ -193,14 +187,14 @@ def write_patches(weights: dict[str, Tensor], features: Tensor, out: Path) -> di
     count = {0: "batch", 1: "count"}
     return {
         "nodes": write(
-            _Nodes(patches),
+            _Patches(patches, "nodes"),
             {"features": features, "points": points},
             "held",
             {"features": {0: "batch"}, "points": count, "held": count},
             out / "nodes.onnx",
         ),
         "basis": write(
-            _Basis(patches),
+            _Patches(patches, "basis"),
             {"offsets": offsets},
             "table",
             {"offsets": {0: "places"}, "table": {1: "places"}},

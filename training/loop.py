@@ -1,4 +1,4 @@
-"""What both trainings need around their step: the clock as schedule, an averaged copy, checkpoints, an orderly end."""
+"""What all trainings need around their step: the clock as schedule, an averaged copy, checkpoints, an orderly end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +127,24 @@ def join() -> int:
     return 0
 
 
-def every(n: int) -> Callable[[dict[str, Tensor]], dict[str, float] | None]:
-    """Collects the losses and gives their means back every n steps, else None."""
-    kept: list[dict[str, float]] = []
+class Report:
+    """Tells of every n steps of a leg, on rank 0: how far it is, what a step took, the means of the losses."""
 
-    def add(values: dict[str, Tensor]) -> dict[str, float] | None:
-        kept.append({k: float(v) for k, v in values.items()})
-        if len(kept) < n:
-            return None
-        means = {k: sum(x[k] for x in kept) / len(kept) for k in kept[0]}
-        kept.clear()
-        return means
+    def __init__(self, leg: Leg, n: int) -> None:
+        self.leg, self.n = leg, n
+        self.kept: list[dict[str, float]] = []
+        self.began = time.monotonic()
 
-    return add
+    def __call__(self, values: dict[str, Tensor], note: str = "") -> None:
+        """Adds the losses of a step that was made; `note` is what else there is to tell just now."""
+        self.kept.append({k: float(v) for k, v in values.items()})
+        if len(self.kept) < self.n:
+            return
+        took = (time.monotonic() - self.began) / self.n
+        means = [f"{k} {sum(x[k] for x in self.kept) / self.n:.4f}" for k in self.kept[0]]
+        self.kept.clear()
+        self.began = time.monotonic()
+        if self.leg.rank == 0:
+            print(
+                self.leg.steps, f"{self.leg.share:.3f}", f"{took:.2f} s/step", *filter(None, [note]), *means, flush=True
+            )

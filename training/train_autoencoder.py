@@ -6,7 +6,6 @@ python -m training.launch 2 training.train_autoencoder SHARDS OUT --minutes 45
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from training.autoencoder import Autoencoder, loss
 from training.dataset import NEAR
-from training.loop import Leg, every, join
+from training.loop import Leg, Report, join
 from training.state import load
 
 HIDDEN = ("encoder", "decoder", "query_mlp", "query_q", "query_out", "point_mlp")
@@ -91,23 +90,18 @@ def main() -> None:
     leg = Leg(model, args.out / "autoencoder.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
     shapes = Shapes(args.shards)
     rng = np.random.default_rng([leg.steps, rank])
-    report = every(50)
-    began = time.monotonic()
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {shapes.look()} records", flush=True)
+    report = Report(leg, 50)
+    records = shapes.look()
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {records} records", flush=True)
     while leg.running():
         surface, points, distance = shapes.batch(rng, args.batch, args.queries)
         with torch.autocast("cpu", torch.bfloat16):
             logits, mean, log_variance = model(surface, points)
         total, values = loss(logits, distance, mean, log_variance, args.kl)
         leg.step(total)
-        means = report(values)
         if leg.steps % 50 == 0:
-            shapes.look()
-        if means is not None and rank == 0:
-            rate = (time.monotonic() - began) / 50
-            began = time.monotonic()
-            text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            print(f"{leg.steps} {leg.share:.3f} {rate:.2f} s/step {shapes.look()} records {text}", flush=True)
+            records = shapes.look()
+        report(values, f"{records} records")
     if rank == 0:
         standardise(leg.average, shapes, rng)
         leg.save()

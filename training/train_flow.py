@@ -6,7 +6,6 @@ python -m training.launch 2 training.train_flow SHARDS OUT --autoencoder OUT/aut
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from training.autoencoder import Autoencoder
 from training.flow import Flow, loss
-from training.loop import Leg, every, join
+from training.loop import Leg, Report, join
 from training.state import load
 
 HIDDEN = ("picture.blocks", "blocks.")
@@ -99,8 +98,7 @@ def main() -> None:
     torch.manual_seed(leg.steps * 2 + rank)
     pictures = Pictures(args.shards, rank, leg.world)
     rng = np.random.default_rng([leg.steps, rank])
-    report = every(25)
-    began = time.monotonic()
+    report = Report(leg, 25)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{count:.2f} M parameters, {sum(len(s['image']) for s in pictures.shards)} records", flush=True)
     while leg.running():
@@ -110,11 +108,7 @@ def main() -> None:
             z = (z - autoencoder.latent_mean) / autoencoder.latent_std
         total, values = loss(model, image, aux, z, args.copies)
         leg.step(total)
-        if (means := report(values)) is not None and rank == 0:
-            rate = (time.monotonic() - began) / 25
-            began = time.monotonic()
-            text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            print(f"{leg.steps} {leg.share:.3f} {rate:.2f} s/step {text}", flush=True)
+        report(values)
     leg.save()
     print(f"ended at step {leg.steps}", flush=True)
 

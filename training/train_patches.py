@@ -10,7 +10,6 @@ what requests decode. Resumable like the other legs.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from training.autoencoder import Autoencoder
 from training.flow import Flow
-from training.loop import Leg, every, join
+from training.loop import Leg, Report, join
 from training.patches import CELLS, begin, loss
 from training.state import load
 from training.student import Student
@@ -99,8 +98,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(leg.steps * 2 + rank)
     rng = np.random.default_rng([leg.steps, rank])
     latents = Latents(autoencoder, flow, student, Pictures(args.shards, rank, leg.world))
-    report = every(50)
-    began = time.monotonic()
+    report = Report(leg, 50)
     while leg.running():
         with torch.no_grad():
             features = autoencoder.features(latents.batch(rng, generator, args.batch))
@@ -110,11 +108,7 @@ def main() -> None:
             target = autoencoder.query(features, points).reshape(*cells.shape[:2], args.places)
         total, values = loss(patches(features, cells, offsets), target)
         leg.step(total)
-        if (means := report({"loss": total.detach(), **values})) is not None and rank == 0:
-            rate = (time.monotonic() - began) / 50
-            began = time.monotonic()
-            text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            print(f"{leg.steps} {leg.share:.3f} {rate:.2f} s/step {text}", flush=True)
+        report({"loss": total.detach(), **values})
     leg.save()
     print(f"ended at step {leg.steps}", flush=True)
 

@@ -9,7 +9,6 @@ place. Resumable like the other legs (the paths are made anew).
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.flow import Flow
-from training.loop import Leg, every, join
+from training.loop import Leg, Report, join
 from training.state import load
 from training.student import GRID, begin, ends, paths
 from training.train_flow import Pictures
@@ -94,8 +93,7 @@ def main() -> None:
         student.compile(dynamic=False)
     while len(store.points) < 8 * args.batch:
         store.make(rng, generator, 16)
-    report = every(25)
-    began = time.monotonic()
+    report = Report(leg, 25)
     while leg.running():
         if store.made * args.uses < leg.steps * args.batch:
             store.make(rng, generator, 16)
@@ -110,11 +108,7 @@ def main() -> None:
             "long": (error.detach() * long).sum() / long.sum().clamp(min=1),
             "short": (error.detach() * ~long).sum() / (~long).sum().clamp(min=1),
         }
-        if (means := report(values)) is not None and rank == 0:
-            rate = (time.monotonic() - began) / 25
-            began = time.monotonic()
-            text = " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            print(f"{leg.steps} {leg.share:.3f} {rate:.2f} s/step {store.made} paths {text}", flush=True)
+        report(values, f"{store.made} paths")
     leg.save()
     print(f"ended at step {leg.steps}", flush=True)
 
