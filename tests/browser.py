@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -50,6 +50,17 @@ def only_from(page: Page, seen: list[str]) -> None:
     page.on("request", lambda request: asked(request.url))
     page.on("pageerror", lambda error: seen.append(f"error: {error}"))
     page.on("console", lambda said: seen.append(said.text) if "Content Security Policy" in said.text else None)
+
+
+@contextlib.contextmanager
+def opened(context: BrowserContext, path: str) -> Iterator[Page]:
+    """A new page of ours, which asks nobody but its server and whose scripts fail nowhere while it is open."""
+    page = context.new_page()
+    elsewhere: list[str] = []
+    only_from(page, elsewhere)
+    page.goto(path)
+    yield page
+    assert elsewhere == []
 
 
 def by_itself(page: Page) -> None:

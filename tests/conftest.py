@@ -46,11 +46,7 @@ def context(browser: Browser, studio: httpx.Client) -> Iterator[BrowserContext]:
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """The studio, which asks nobody but its server and whose scripts fail nowhere."""
-    from browser import only_from
+    from browser import opened
 
-    found = context.new_page()
-    elsewhere: list[str] = []
-    only_from(found, elsewhere)
-    found.goto("/")
-    yield found
-    assert elsewhere == []
+    with opened(context, "/") as found:
+        yield found

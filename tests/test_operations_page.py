@@ -16,7 +16,7 @@ pytest.importorskip("axe_playwright_python")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from browser import only_from
+from browser import opened
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 PNG = {"content-type": "image/png"}
@@ -33,12 +33,8 @@ def http(tmp_path: Path) -> Iterator[httpx.Client]:
 def page(browser: Browser, http: httpx.Client) -> Iterator[Page]:
     context = browser.new_context(base_url=str(http.base_url))
     context.set_default_timeout(WAIT)
-    found = context.new_page()
-    elsewhere: list[str] = []
-    only_from(found, elsewhere)
-    found.goto("/operations")
-    yield found
-    assert elsewhere == []
+    with opened(context, "/operations") as found:
+        yield found
     context.close()
 
 
