@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshkiln.engines.base import Work
-from meshkiln.engines.vecset import camera, dense, patches, runtime, sparse
+from meshkiln.engines.vecset import RECIPES, camera, dense, patches, runtime, sparse
 from meshkiln.engines.vecset.floaters import without_floaters
 from meshkiln.engines.vecset.grid import F32, Field, Mesh
-from meshkiln.engines.vecset.manifest import manifest
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
@@ -22,8 +21,8 @@ CALL = 4096
 
 
 def warm() -> None:
-    """Load the graphs."""
-    runtime.load(runtime.DECODERS["patches" if "nodes.onnx" in manifest().files else "sparse"])
+    """Load the graphs that the default decoder runs; another's wait to be asked for."""
+    runtime.load(runtime.DECODERS[str(RECIPES["fast"]["decoder"])])
 
 
 def decode(batch: Sequence[Work]) -> list[Value]:

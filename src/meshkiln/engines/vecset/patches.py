@@ -1,15 +1,15 @@
 """The patch decoder: the field as learned expansions about the nodes of a coarse lattice, sampled near the surface.
 
 `training/patches.py` says what the expansions are. A node costs one query of the network. All samples of a cell then
-are one row of a matrix product of its corners' numbers and a table that depends on the grid alone, which is a
-hundred times cheaper than a query each. The cells that hold the surface are found by nodes and a few probes,
-and followed where the surface leaves them until it closes, so that the mesh is watertight.
+are one row of a matrix product of its corners' numbers and a table that depends on the grid alone. The cells that hold
+the surface are found by nodes and a few probes, and followed where the surface leaves them until it closes, so that the
+mesh is watertight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -49,6 +49,9 @@ SIDE = 8
 CALL = 4096
 """Nodes asked for at once; see `decode.CALL`."""
 
+TABLES = 16
+"""Tables kept, of 2 MB each at most: what 256³ and 512³ take. A grid of 1024³ makes its 64 anew each time."""
+
 ROWS = 1024
 """Bricks sampled by one product: what it leaves then stays in the cache."""
 
@@ -63,6 +66,7 @@ class Lattice:
 
     value : (NODES³,) float32   the field at each known node
     known : (NODES³,) bool
+    calls : of the network, so far
     held : (NODES³, K) float32  what each known node holds
     """
 
@@ -71,6 +75,7 @@ class Lattice:
         terms = _table((0.0,)).shape[0] // len(CORNERS)
         self.value = np.zeros(NODES**3, np.float32)
         self.known = np.zeros(NODES**3, bool)
+        self.calls = 0
         self.held = np.empty((NODES**3, terms), np.float32)
         self._own = _table((0.0,))[:terms, 0]
 
@@ -85,6 +90,7 @@ class Lattice:
         for start in range(0, len(new), CALL):
             part = slice(start, start + CALL)
             self.held[new[part]] = runtime.run("nodes.onnx", features=self.features, points=points[None, part])[0]
+            self.calls += 1
         self.value[new] = self.held[new] @ self._own
         self.known[new] = True
 
@@ -131,7 +137,7 @@ def decode_one(features: F32, resolution: int) -> tuple[Mesh, sparse.Cost]:
     lattice = Lattice(features)
     bricks = Bricks(lattice, resolution)
     bricks.find()
-    cost = sparse.Cost(int(lattice.known.sum()), -(-int(lattice.known.sum()) // CALL), float(CELLS))
+    cost = sparse.Cost(int(lattice.known.sum()), lattice.calls, float(CELLS))
     if len(bricks.place) == 0:
         return Mesh.empty(), cost
     vertices, faces = cubes.extract(*bricks.surface())
@@ -249,7 +255,7 @@ def field(features: F32) -> Field:
     return logits
 
 
-@cache
+@lru_cache(maxsize=TABLES)
 def _table(x: tuple[float, ...], y: tuple[float, ...] | None = None, z: tuple[float, ...] | None = None) -> F32:
     """(8·K, S): what every number of a cell's corners counts for at the S places x × y × z in the cell."""
     axes = (x, x if y is None else y, x if z is None else z)
