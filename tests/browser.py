@@ -1,4 +1,8 @@
-"""A real Chromium for tests and screenshots. Without one tests skip, and say so; CI sets MESHKILN_BROWSER=required."""
+"""A real Chromium for tests and screenshots. Without one tests skip, and say so; CI sets MESHKILN_BROWSER=required.
+
+Wait with `expect` or `serving.until`, never with `wait_for_function`: that evaluates its text in the page again for
+each look, which the page's policy refuses from the second look on, so it fails only when it has to wait.
+"""
 
 from __future__ import annotations
 

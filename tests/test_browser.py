@@ -16,6 +16,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser's driver is not i
 from playwright.sync_api import BrowserContext, Page, expect
 
 from browser import by_itself, drop, inked
+from serving import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 WAIT = 60_000
@@ -85,9 +86,7 @@ def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -
     expect(page.get_by_role("button", name="Turntable")).to_have_attribute("aria-pressed", "false")
     page.get_by_role("button", name="Turntable").click()
     before, drawn = inked(canvas), int(host.get_attribute("data-drawn") or 0)
-    page.wait_for_function(
-        "drawn => Number(document.querySelector('.canvas').dataset.drawn) > drawn", arg=drawn + 10, timeout=WAIT
-    )
+    until(lambda: int(host.get_attribute("data-drawn") or 0) > drawn + 10)
     assert np.abs(inked(canvas) - before).max() > 20
     page.get_by_role("button", name="Turntable").click()
     # By keyboard it turns as well.
@@ -96,8 +95,7 @@ def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -
     host.focus()
     for _ in range(6):
         page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
-    assert np.abs(inked(canvas) - before).max() > 20
+    until(lambda: bool(np.abs(inked(canvas) - before).max() > 20))
 
 
 def test_the_same_again_is_told_to_come_from_memory(page: Page) -> None:

@@ -47,7 +47,7 @@ def test_a_picture_is_pasted(page: Page, context: BrowserContext) -> None:
 def test_a_picture_is_taken_with_a_camera(page: Page) -> None:
     page.get_by_role("button", name="Take a photo").click()
     expect(page.get_by_role("button", name="Take it")).to_be_enabled(timeout=WAIT)
-    page.wait_for_function("() => document.querySelector('video').videoWidth > 0")
+    expect(page.locator("video")).not_to_have_js_property("videoWidth", 0)
     with page.expect_request(lambda request: request.method == "POST") as posted:
         page.get_by_role("button", name="Take it").click()
     assert posted.value.headers["content-type"] == "image/jpeg"

@@ -159,4 +159,4 @@ def test_nothing_keeps_anybody_out(page: Page, http: httpx.Client, scheme: str) 
         page.keyboard.press("Escape")
     page.set_viewport_size({"width": 390, "height": 844})
     # Charts follow the new width a moment later.
-    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=WAIT)
+    expect(page.locator("html")).to_have_js_property("scrollWidth", 390, timeout=WAIT)
