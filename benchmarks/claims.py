@@ -64,7 +64,9 @@ def command_of(claim: str) -> str:
 
 
 def figure(value: float) -> str:
-    """Three significant figures, without an exponent where people would not write one."""
+    """Three significant figures, without an exponent where people would not write one; more for a share near one."""
+    if 0.9995 <= value < 1:
+        return f"{value:.5f}"
     if value != 0 and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.2e}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
