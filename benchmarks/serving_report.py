@@ -46,9 +46,8 @@ def decode(its: Figures) -> list[str]:
         lines.append(f"| {resolution}³ | {' | '.join([*queries, *seconds, *ratios, *off])} |")
     lines += [
         "",
-        f"Of {its['equal_shapes']} shapes, the sparse decoder's vertices lie within a tenth of a cell of the dense "
-        f"one's for {100 * its['equal_share_worst']:.3f} % of them at worst, {100 * its['equal_share_median']:.0f} % in "
-        "the middle.",
+        f"Of {its['equal_shapes']} shapes, {100 * its['equal_share_worst']:.3f} % of the sparse decoder's vertices lie "
+        f"within a tenth of a cell of the dense one's at worst, {100 * its['equal_share_median']:.0f} % in the middle.",
         "",
         "| sparse at 256³ | queries | of the vertices that asking for most finds |",
         "|---|---|---|",
