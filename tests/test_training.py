@@ -247,6 +247,26 @@ def test_a_student_begins_as_the_teacher_says_whatever_the_span() -> None:
         assert torch.allclose(said, teacher(x, t, tokens), atol=1e-5)
 
 
+def test_a_leg_of_the_decoder_alone_leaves_the_latents_as_they_are(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.autoencoder import Autoencoder, loss
+    from training.loop import Leg
+    from training.train_autoencoder import HIDDEN
+
+    torch.manual_seed(0)
+    model = Autoencoder().train()
+    model.freeze_encoder()
+    surface, points, distance = torch.randn(2, 64, 6), torch.rand(2, 32, 3), torch.randn(2, 32)
+    with torch.no_grad():
+        latents, field = model.encode(surface)[0], model.query(model.features(torch.zeros(2, 100, 16)), points)
+    leg = Leg(model, tmp_path / "autoencoder.pt", 1.0, HIDDEN, 0.02, 1e-3)
+    logits, mean, log_variance = model(surface, points)
+    leg.step(loss(logits, distance, mean, log_variance, 1e-3)[0])
+    with torch.no_grad():
+        assert torch.equal(model.encode(surface)[0], latents)
+        assert not torch.allclose(model.query(model.features(torch.zeros(2, 100, 16)), points), field, atol=1e-4)
+
+
 def test_patches_begin_as_the_query_head_at_the_nodes_and_between_its_values_there() -> None:
     torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
     from training.autoencoder import Autoencoder

@@ -116,6 +116,14 @@ class Autoencoder(nn.Module):
         k = torch.cat([k, bias.to(k.dtype)], dim=-1)
         return torch.cat([merge(k), self.decoder_v(x)], dim=-1)
 
+    def freeze_encoder(self) -> None:
+        """From now on only the decoder learns: latents stay what a flow has learnt to make."""
+        makes = (self.point_in, self.point_mlp, self.point_norm, self.anchor_in, self.encoder, self.to_latent)
+        for part in (*makes, self.encoder_q, self.encoder_k, self.encoder_v, self.encoder_out, self.encoder_norm):
+            part.requires_grad_(False)
+        self.seed.requires_grad_(False)
+        self.log_beta_in.requires_grad_(False)
+
     def query(self, features: Tensor, points: Tensor) -> Tensor:
         """features (B, L, 2·width), points (B, N, 3) → logits (B, N), positive inside."""
         k, v = (heads(y, self.count) for y in features.split(self.sizes.width, dim=-1))

@@ -35,7 +35,7 @@ class Leg:
         fall: float = 0.45,
     ) -> None:
         self.model, self.path, self.seconds, self.fall = model, path, minutes * 60, fall
-        muon, rest = split(list(model.named_parameters()), hidden)
+        muon, rest = split([(name, p) for name, p in model.named_parameters() if p.requires_grad], hidden)
         self.rates = (muon_rate, adam_rate)
         self.optimisers: list[torch.optim.Optimizer] = [
             Muon(muon, muon_rate),

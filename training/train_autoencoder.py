@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start", type=Path, help="weights of an earlier leg (.npz or .pt)")
     parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates; 0.5 for a further leg")
+    parser.add_argument("--decoder", action="store_true", help="of the decoder alone: latents stay as they are")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rank = join()
@@ -87,6 +88,8 @@ def main() -> None:
     model = Autoencoder().train()
     if args.start:
         load(model, args.start)
+    if args.decoder:
+        model.freeze_encoder()
     leg = Leg(model, args.out / "autoencoder.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
     shapes = Shapes(args.shards)
     rng = np.random.default_rng([leg.steps, rank])
@@ -102,9 +105,9 @@ def main() -> None:
         if leg.steps % 50 == 0:
             records = shapes.look()
         report(values, f"{records} records")
-    if rank == 0:
+    if rank == 0 and not args.decoder:
         standardise(leg.average, shapes, rng)
-        leg.save()
+    leg.save()
     print(f"ended at step {leg.steps}", flush=True)
 
 
