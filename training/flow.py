@@ -1,8 +1,8 @@
 """The image-conditioned flow over latent sets: picture → tokens; noisy latents, time and tokens → velocity.
 
 A diffusion transformer (Peebles & Xie 2023) trained by linear-path flow matching (Lipman et al. 2023; Liu et al. 2023):
-x_t = (1 − t)·noise + t·data, velocity = data − noise, t logit-normal (Esser et al. 2024). Latents and picture tokens
-live in the same x and y, so the cross-attention has a learned bias −β·|anchor − patch|² per head.
+x_t = (1 − t)·noise + t·data, velocity = data − noise, t logit-normal (Esser et al. 2024). Latents and picture
+tokens live in the same x and y, so the cross-attention has a learned bias −β·|anchor − patch|² per head.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ from torch.nn import functional as F
 
 from training.autoencoder import anchors
 from training.layers import Block, Fourier, Mlp, Norm, SelfAttention, heads, merge
+
+TIMES = (-1.6, 1.2)
+"""Mean and deviation of the logit of t in training: half of it is below 0.17. A latent set says its layout many times
+over: from t = 0.3 on that can be read off x_t, and only before does the picture decide. A mean of −0.3, as is usual
+for pictures' latents, leaves one sample in thirty below 0.1: eleven minutes of one core from the same weights took the
+error at t = 0 to 0.525, and to 0.489 with a mean of −1.8. The wider deviation is for the late times' sake."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ def loss(
     b = image.shape[0]
     data = z.repeat_interleave(copies, dim=0)
     noise = torch.randn_like(data)
-    t = torch.sigmoid(torch.randn(len(data)) - 0.3)  # a little more noise than not: layout before detail
+    t = torch.sigmoid(torch.randn(len(data)) * TIMES[1] + TIMES[0])
     x = torch.lerp(noise, data, t[:, None, None])
     with torch.autocast("cpu", torch.bfloat16):
         tokens = model.picture(image)
@@ -181,5 +187,5 @@ def loss(
     error = (velocity - (data - noise)) ** 2
     seen = aux > -1.5
     side = ((maps - aux).abs() * seen).sum() / seen.sum().clamp(min=1)
-    early = (error.mean((1, 2)) * (t < 0.5)).sum() / (t < 0.5).sum().clamp(min=1)
+    early = (error.mean((1, 2)) * (t < 0.1)).sum() / (t < 0.1).sum().clamp(min=1)
     return error.mean() + 0.5 * side, {"flow": error.mean().detach(), "early": early.detach(), "aux": side.detach()}
