@@ -25,6 +25,7 @@ from meshkiln.engines.vecset.grid import F32, Mesh
 from meshkiln.engines.vecset.manifest import manifest
 from meshkiln.engines.vecset.sample import noise
 from meshkiln.errors import BadParameter
+from meshkiln.workers.batching import group_of
 
 needs_weights = pytest.mark.skipif(not manifest().files, reason="the weights have not been made: make train")
 
@@ -94,6 +95,17 @@ def test_a_numeric_class_that_was_measured_and_found_wanting_is_refused_with_the
     for kind, reason in (("int8", "more than a tenth of a cell"), ("bf16", "no such matrix product"), ("fp8", "fp32$")):
         with pytest.raises(BadParameter, match=f"numeric='{kind}' is not one of .*{reason}"):
             ENGINE.canonical({"numeric": kind})
+
+
+def test_what_a_decoder_costs_is_learned_of_it_alone() -> None:
+    """Else one dense grid would have every quick generation after it refused as too late for its deadline."""
+    decode_stage = ENGINE.stages[4]
+
+    def group(**given: object) -> object:
+        return group_of(decode_stage, decode_stage.mattering(ENGINE.canonical(given)))
+
+    assert group(seed=1) == group(seed=2)
+    assert len({group(decoder=name, octree_resolution=n) for name in ("sparse", "dense") for n in (64, 256)}) == 4
 
 
 def test_floaters_go_and_cavities_stay() -> None:

@@ -57,6 +57,8 @@ DECODE = Stage(
     # Of every decoder, whichever is asked: patches are distilled from the query head, so they change together.
     weights=_WEIGHTS.digest("latents.onnx", "query.onnx", *_PATCHES),
     numeric="fp32",
+    # Not for batches, which are of one: a dense grid costs hundreds of times what patches do, and who waits is told.
+    batch_with=("octree_resolution", "decoder"),
 )
 
 MODEL = Parameter(
