@@ -234,6 +234,7 @@ def test_requests_of_any_recipe_and_seed_share_a_batch_and_end_where_they_would_
         {**ENGINE.recipes["reference"], "steps": 12, "seed": 3},
         {**ENGINE.recipes["fast"], "seed": 4},
         {**ENGINE.recipes["balanced"], "solver": "heun", "steps": 5, "guidance_scale": 1.0, "seed": 2},
+        *({"model": "student", "steps": n, "seed": n} for n in (1, 3) if "student.onnx" in manifest().files),
     ]
     works = [Work((encoded,), ENGINE.stages[3].mattering(ENGINE.canonical(given))) for given in asked]
     compute = ENGINE.stages[3].load()
