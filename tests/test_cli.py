@@ -164,6 +164,19 @@ def test_explain_says_what_is_stored_and_which_parameter_caused_the_miss(home: P
     assert "expected" in run(home, "explain", ball).stdout
 
 
+def test_explain_expects_of_a_dear_decoder_nothing_that_a_cheap_one_took(home: Path) -> None:
+    ball = picture(home / "dear.png", "navy")
+    small = ("-e", "vecset", "-p", "steps=1", "-p", "octree_resolution=16")
+    run(home, "generate", ball, "-o", home / "dear.glb", *small)
+    rows = {r["stage"]: r for r in json.loads(run(home, "explain", ball, *small, "--seed", "1", "--json").stdout)}
+    assert rows["decode"]["expected_seconds"] > 0
+    dense = (*small, "-p", "decoder=dense")
+    rows = {r["stage"]: r for r in json.loads(run(home, "explain", ball, *dense, "--json").stdout)}
+    assert rows["decode"]["runs"]
+    assert rows["decode"]["expected_seconds"] is None
+    assert "1 stage that has never run here with such parameters" in run(home, "explain", ball, *dense).stdout
+
+
 def test_a_picture_and_all_derived_from_it_can_be_forgotten(home: Path) -> None:
     doomed, kept = picture(home / "doomed.png", "purple"), picture(home / "kept.png", "orange")
     run(home, "generate", doomed, kept, "-o", home / "both")

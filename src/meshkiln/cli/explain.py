@@ -12,7 +12,7 @@ import click
 
 from meshkiln.cli import show
 from meshkiln.cli.generate import asked_parameters, parameter_options
-from meshkiln.engines.base import engine
+from meshkiln.engines.base import Stage, engine
 from meshkiln.kiln import Kiln
 from meshkiln.request import Link
 from meshkiln.store.disk import Disk
@@ -75,14 +75,16 @@ def explain(
     out.print(rows)
     known = [e.seconds for e in expectations if e.runs and e.seconds is not None]
     unknown = sum(e.runs and e.seconds is None for e in expectations)
-    more = f", and {unknown} stages that have never run here" if unknown else ""
+    stages = "1 stage that has" if unknown == 1 else f"{unknown} stages that have"
+    more = f", and {stages} never run here with such parameters" if unknown else ""
     out.print(f"expected: {show.seconds(sum(known))} of computing{more}")
 
 
 def expect(links: Sequence[Link], entries: Sequence[Entry], parameters: Mapping[str, Any]) -> list[Expectation]:
     """What each stage of a chain would do, first to last.
 
-    entries : everything stored; costs to expect are means over the artifacts of the same stage
+    entries : everything stored; costs to expect are means over the artifacts of the same stage that were asked alike in
+        what decides about its cost (`Stage.batch_with`)
     parameters : the request's
     """
     held = {entry.key for entry in entries}
@@ -99,11 +101,18 @@ def expect(links: Sequence[Link], entries: Sequence[Entry], parameters: Mapping[
     for link in links:
         name = link.stage.name
         made = [entry for entry in entries if entry.provenance.get("stage") == name]
-        mean = sum(entry.cost for entry in made) / len(made) if made else None
+        alike = [entry.cost for entry in made if _as_dear(link.stage, entry, parameters)]
+        mean = sum(alike) / len(alike) if alike else None
         read = name in needed and stored[name]
         reason = _reason(link, made, source, parameters) if name in runs else ""
         expectations.append(Expectation(link, stored[name], name in runs, mean, reason if not read else ""))
     return expectations
+
+
+def _as_dear(stage: Stage, entry: Entry, parameters: Mapping[str, Any]) -> bool:
+    """Whether an artifact of `stage` was asked for with the same values of what decides about its cost."""
+    before = cast("dict[str, Any]", entry.provenance.get("parameters") or {})
+    return all(before.get(name) == parameters[name] for name in stage.batch_with)
 
 
 def _reason(link: Link, made: Sequence[Entry], source: str | None, parameters: Mapping[str, Any]) -> str:
