@@ -232,6 +232,22 @@ def test_a_leg_taken_up_again_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert again.optimisers[1].state_dict()["state"][0]["step"] == 3
 
 
+def test_a_legs_curve_is_kept_and_goes_on_when_it_is_taken_up_again(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs the train extra")
+    from training.loop import Leg, Report
+
+    for _ in range(2):
+        leg = Leg(torch.nn.Linear(3, 3), tmp_path / "leg.pt", 60, ("weight",), 0.02, 1e-2)
+        report = Report(leg, 2)
+        for loss in (1.0, 2.0, 3.0, 5.0):
+            leg.step(leg.model(torch.ones(2, 3)).square().mean())
+            report({"loss": torch.tensor(loss)}, "a note")
+        leg.save()
+    head, *rows = (line.split(",") for line in (tmp_path / "leg.csv").read_text().splitlines())
+    assert head == ["step", "share", "step_s", "loss"]
+    assert [(row[0], row[3]) for row in rows] == [("2", "1.5000"), ("4", "4.0000"), ("6", "1.5000"), ("8", "4.0000")]
+
+
 def test_a_student_begins_as_the_teacher_says_whatever_the_span() -> None:
     torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
     from training.flow import Flow, Sizes

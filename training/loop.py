@@ -128,7 +128,11 @@ def join() -> int:
 
 
 class Report:
-    """Tells of every n steps of a leg, on rank 0: how far it is, what a step took, the means of the losses."""
+    """Tells of every n steps of a leg, on rank 0: how far it is, what a step took, the means of the losses.
+
+    What it tells is kept as well, in a table beside the leg's checkpoint (`flow.csv` beside `flow.pt`), to which a leg
+    that is taken up again adds: the curve of the training.
+    """
 
     def __init__(self, leg: Leg, n: int) -> None:
         self.leg, self.n = leg, n
@@ -141,10 +145,18 @@ class Report:
         if len(self.kept) < self.n:
             return
         took = (time.monotonic() - self.began) / self.n
-        means = [f"{k} {sum(x[k] for x in self.kept) / self.n:.4f}" for k in self.kept[0]]
+        means = {k: f"{sum(x[k] for x in self.kept) / self.n:.4f}" for k in self.kept[0]}
         self.kept.clear()
         self.began = time.monotonic()
         if self.leg.rank == 0:
-            print(
-                self.leg.steps, f"{self.leg.share:.3f}", f"{took:.2f} s/step", *filter(None, [note]), *means, flush=True
-            )
+            told = [f"{self.leg.share:.3f}", f"{took:.2f} s/step", *filter(None, [note])]
+            print(self.leg.steps, *told, *(f"{k} {mean}" for k, mean in means.items()), flush=True)
+            self._keep({"step": str(self.leg.steps), "share": told[0], "step_s": f"{took:.2f}", **means})
+
+    def _keep(self, row: dict[str, str]) -> None:
+        path = self.leg.path.with_suffix(".csv")
+        begun = path.exists()
+        with path.open("a") as file:
+            if not begun:
+                print(*row, sep=",", file=file)
+            print(*row.values(), sep=",", file=file)

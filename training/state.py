@@ -1,10 +1,13 @@
 """Averaged weights as half-precision arrays: all that a further leg of training needs to start from.
 
 python -m training.state RUN training/state        # writes autoencoder.npz, flow.npz; student.npz, patches.npz if there
+
+Beside each the curve of the leg that ended in it, where the run kept one (`flow.csv`; see `loop.Report`).
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,3 +40,6 @@ if __name__ == "__main__":
         if name in ("student", "patches") and not (Path(sys.argv[1]) / "student.pt").exists():
             continue
         save(Path(sys.argv[1]) / f"{name}.pt", Path(sys.argv[2]) / f"{name}.npz")
+        curve = Path(sys.argv[1]) / f"{name}.csv"
+        if curve.exists():
+            shutil.copyfile(curve, Path(sys.argv[2]) / curve.name)
