@@ -8,7 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+import toy
 from gate import Gate
+from meshkiln.errors import BadParameter
+from meshkiln.gateway.serve import build
+from meshkiln.settings import Settings
 from serving import serving, until
 
 PNG = {"content-type": "image/png"}
@@ -47,6 +51,24 @@ def test_the_disk_keeps_and_without_it_a_restart_forgets(tmp_path: Path) -> None
 def test_without_any_store_everything_is_computed(tmp_path: Path) -> None:
     with serving(tmp_path, memory=False, disk=False) as client:
         assert sources(client, b"picture") == sources(client, b"picture") == {"computed"}
+
+
+def test_a_recipe_is_the_settings_unless_asked_and_is_its_parameters_in_the_key(tmp_path: Path) -> None:
+    def key(client: httpx.Client, query: str) -> str:
+        return str(post(client, b"recipe", f"wait=30{query}").json()["key"])
+
+    with serving(tmp_path / "default") as client:
+        assert key(client, "") == key(client, "&recipe=fast") == key(client, "&steps=1")
+        reference = key(client, "&recipe=reference")
+        assert reference == key(client, "&steps=50") != key(client, "")
+    with serving(tmp_path / "set", recipe="reference") as client:
+        assert key(client, "") == reference
+        assert key(client, "&recipe=fast") == key(client, "&recipe=reference&steps=1")
+
+
+def test_a_recipe_that_no_engine_has_stops_the_server() -> None:
+    with pytest.raises(BadParameter, match="no engine has a recipe 'referense'; there are fast, reference"):
+        build(Settings(engine="toy", recipe="referense"), {"toy": toy.ENGINE})
 
 
 @pytest.mark.parametrize("single", [True, False])

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from meshkiln.engines import upstream
 from meshkiln.engines.base import Engine, engines
 from meshkiln.engines.picture import CUTOUT, MATTE
-from meshkiln.errors import MeshkilnError, UnknownEngine
+from meshkiln.errors import BadParameter, MeshkilnError, UnknownEngine
 from meshkiln.flights import Flight, Flights
 from meshkiln.gateway import feedback, gallery, hunyuan3d, operations
 from meshkiln.gateway.app import make_app
@@ -66,7 +66,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     The parts are the service, and what connections may ask before they ask the application.
     kinds : engines to serve, by name; None is all that are registered
     Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there, NoUpstreams,
-    BadParameter for limits that are none.
+    BadParameter for limits that are none and for a default recipe that no engine has.
     """
     kinds = dict(engines() if kinds is None else kinds)
     kinds.pop(upstream.NAME, None)
@@ -81,6 +81,9 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
             timeout=settings.stage_seconds,
             polling=settings.upstream_polling,
         )
+    recipes = {name for kind in kinds.values() for name in kind.recipes}
+    if recipes and settings.recipe not in recipes:
+        raise BadParameter(f"no engine has a recipe {settings.recipe!r}; there are {', '.join(sorted(recipes))}")
     kinds = limited(kinds, settings.limits)
     if settings.engine not in kinds:
         raise UnknownEngine(f"no engine is called {settings.engine!r}; there are {', '.join(kinds)}")
