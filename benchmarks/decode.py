@@ -39,6 +39,8 @@ from results_file import Bar, Results
 RESOLUTIONS = (64, 128, 256, 384, 512)
 WHOLE = 256
 """The largest grid that is decoded densely to the end."""
+TIMED = 3
+"""Shapes timed at each resolution: a dense grid of one takes a minute."""
 
 
 @cache
@@ -201,12 +203,13 @@ def peak(decoder: str, resolution: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", type=int, default=20, help="whose surfaces are compared")
-    parser.add_argument("--timed", type=int, default=3, help="shapes timed at each resolution")
+    parser.add_argument("--shapes", type=int, default=20, help="whose surfaces are compared; fewer writes no result")
+    parser.add_argument("--timed", type=int, default=TIMED, help="timed at each resolution; fewer writes no result")
     given = parser.parse_args()
     modules = (bricks, cubes, decode, dense, grid, patches, runtime, sample, sparse)
     sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
-    results = Results("decode", ["onnxruntime", "scikit-image"], sources)
+    trial = given.shapes < 20 or given.timed < TIMED
+    results = Results("decode", ["onnxruntime", "scikit-image"], sources, trial=trial)
 
     table: dict[str, dict[str, Any]] = {}
     whole: list[dict[str, Any]] = []

@@ -82,10 +82,10 @@ def measure(file: str) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--pictures", type=int, default=12, help="fewer writes no result")
     given = parser.parse_args()
     sources = [*(module.__file__ for module in (clusters, finish, solid)), manifest.FOLDER / "manifest.json"]
-    results = Results("finish", ["fast-simplification", "numpy"], sources)
+    results = Results("finish", ["fast-simplification", "numpy"], sources, trial=given.pictures < 12)
     rows = [results.item(file, lambda f=file: measure(f)) for file in picture_files()[: given.pictures]]
     figures = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
     figures["times_faster_median"] = round(median(row["collapsed_s"] / row["clustered_s"] for row in rows), 2)
