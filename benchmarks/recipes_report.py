@@ -21,6 +21,7 @@ from results_file import FOLDER
 Rows = Sequence[Mapping[str, Any]]
 BEGIN, END = "<!-- measured: made by `make results` -->", "<!-- end of what was measured -->"
 DRAWS = 10_000
+MANIFEST = Path(__file__).parents[1] / "src" / "meshkiln" / "engines" / "vecset" / "weights" / "manifest.json"
 
 
 def paired(made: Mapping[str, Rows], stages: Sequence[str]) -> dict[str, Any]:
@@ -128,7 +129,8 @@ def curve(rows: Rows, metrics: Sequence[str], tried: Mapping[str, Mapping[str, A
 
 
 def svg(table: Mapping[str, Any], metric: str = "f_score_0.05") -> str:
-    """Seconds of sampling (logarithmic) against quality; named are the recipes, and who has none better and faster."""
+    """Seconds of sampling (logarithmic) against quality; named are the recipes, and the front: who has none that is as
+    good and faster."""
     wide, high, left, right, top, bottom = 860, 470, 70, 180, 30, 60
     points = {name: (row["sample_cpu_s"], row[metric]) for name, row in table.items()}
     low, most = (math.log10(f(x for x, _ in points.values())) for f in (min, max))
@@ -159,17 +161,24 @@ def svg(table: Mapping[str, Any], metric: str = "f_score_0.05") -> str:
         y = worst + share * height
         parts.append(f'<text x="{left - 8}" y="{at(10**low, y)[1] + 4:.1f}" text-anchor="end">{y:.3f}</text>')
     named = {"reference", "balanced", "fast"}
+    front = {name for name, (x, y) in points.items() if not any(a < x and b >= y for a, b in points.values())}
+    path = " ".join("{:.1f},{:.1f}".format(*at(*points[name])) for name in sorted(front, key=points.__getitem__))
+    parts.append(f'<polyline points="{path}" fill="none" stroke="#9bb" stroke-dasharray="4 3"/>')
+    labels = []
     for name, (x, y) in sorted(points.items(), key=lambda item: item[0] in named):
         px, py = at(x, y)
-        ahead = not any(a < x and b >= y for other, (a, b) in points.items() if other != name)
         colour = "#c0392b" if name in named else "#2c6e9b" if name.startswith("student") else "#555"
         parts.append(
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{5 if name in named else 3.5}" fill="{colour}">'
             f"<title>{name}</title></circle>"
         )
-        if ahead or name in named:
-            parts.append(f'<text x="{px + 7:.1f}" y="{py + 4:.1f}" fill="{colour}">{name}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+        if name in named:  # over the crowd they stand in, and not over each other
+            above = py - 14 - 16 * (len(labels) % 2)
+            middle = f'text-anchor="middle" fill="{colour}" font-weight="bold"'
+            labels.append(f'<text x="{px:.1f}" y="{above:.1f}" {middle}>{name}</text>')
+        elif name in front:
+            labels.append(f'<text x="{px + 7:.1f}" y="{py + 4:.1f}" fill="{colour}">{name}</text>')
+    return "\n".join([*parts, *labels, "</svg>", ""])
 
 
 def markdown(folder: Path = FOLDER) -> str:
@@ -180,7 +189,7 @@ def markdown(folder: Path = FOLDER) -> str:
         if path.exists():
             raw = json.loads(path.read_text())
             lines += [f"### `benchmarks/recipes.py {part}`", "", *told(raw["figures"]["table"]), ""]
-            lines += [f"Weights {raw['figures']['weights']}; {raw['date']}, commit {raw['commit']}.", ""]
+            lines += [f"Weights {_weights(raw['figures']['weights'])}; {raw['date']}, commit {raw['commit']}.", ""]
         else:
             lines += [f"### `benchmarks/recipes.py {part}`", "", "Not measured yet on these weights.", ""]
     for claim, (title, told) in serving_report.PARTS.items():
@@ -192,6 +201,14 @@ def markdown(folder: Path = FOLDER) -> str:
         else:
             lines += ["Not measured yet.", ""]
     return "\n".join(lines)
+
+
+def _weights(measured: str) -> str:
+    """The weights that were measured, and whether they are the bundled ones still."""
+    files = json.loads(MANIFEST.read_text())["files"]
+    named = measured.split()
+    same = all(files.get(name, "").startswith(digest) for name, digest in zip(named[::2], named[1::2], strict=True))
+    return measured if same else f"{measured} (**not the bundled ones any more**)"
 
 
 def _speed(table: Mapping[str, Any]) -> list[str]:

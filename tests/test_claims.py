@@ -23,6 +23,16 @@ def test_readme_and_results_agree() -> None:
 def test_the_recipes_page_and_results_agree() -> None:
     text = (HERE.parent / "docs" / "recipes.md").read_text()
     assert recipes_report.page_with(text) == text, "the tables are not what the results say: run `make results`"
+    table = json.loads((HERE / "results" / "recipes_curve.json").read_text())["figures"]["table"]
+    picture = (HERE.parent / "docs" / "recipes.svg").read_text()
+    assert recipes_report.svg(table) == picture, "the picture is not what the results say: run `make results`"
+
+
+def test_figures_of_other_weights_than_the_bundled_ones_say_so(tmp_path: Path) -> None:
+    measured = json.loads((HERE / "results" / "recipes_quality.json").read_text())
+    measured["figures"]["weights"] = "flow.onnx 000000000000"
+    (tmp_path / "recipes_quality.json").write_text(json.dumps(measured))
+    assert "flow.onnx 000000000000 (**not the bundled ones any more**)" in recipes_report.markdown(tmp_path)
 
 
 def test_every_result_names_a_command_that_exists() -> None:
