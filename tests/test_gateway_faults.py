@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -296,3 +297,25 @@ def test_ten_thousand_idle_connections(tmp_path: Path) -> None:
             idle(client, 10_000)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(("broken", "told"), [("pictures", "missing folder"), ("store", "input/output error")])
+def test_what_a_disk_does_not_take_is_told_without_where_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str, told: str
+) -> None:
+    with serving(tmp_path) as http:
+        made = http.post("/v1/generations?wait=30", content=b"kept", headers=PNG).json()
+        if broken == "pictures":
+            (tmp_path / "data" / "jobs" / "pictures").rename(tmp_path / "away")
+            refused = http.post("/v1/generations", content=b"new", headers=PNG)
+        else:
+            (index,) = tmp_path.glob("cache/**/index.sqlite")
+            with contextlib.closing(sqlite3.connect(index)) as rows:
+                rows.execute("DROP TABLE artifacts")
+            refused = http.delete(f"/v1/cache/{made['key']}")
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:meshkiln:problem:storage")
+        assert told in refused.json()["detail"]
+        assert str(tmp_path) not in refused.text
+    said = [record.getMessage() for record in caplog.records if record.name == "meshkiln.gateway.problems"]
+    assert len(said) == 1
+    assert str(tmp_path) in said[0], "the operator is told where"

@@ -48,7 +48,11 @@ class PoisonedTask(StageFailed):
 
 
 class StoreError(MeshkilnError):
-    """A store cannot be opened or used as asked."""
+    """A store cannot be opened or used as asked. told : what others than its owner may read: no folder, no file"""
+
+    def __init__(self, message: str, told: str = "") -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class DeadlinePassed(MeshkilnError):

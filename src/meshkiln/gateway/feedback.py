@@ -22,6 +22,7 @@ from meshkiln.errors import StoreError
 from meshkiln.gateway.bodies import whole_body
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.problems import Problem
+from meshkiln.store.faults import reason
 
 LONGEST = 16_384
 """Bytes of a request."""
@@ -72,7 +73,8 @@ class Feedback:
             with self._lock:
                 self._rows.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         except sqlite3.Error as error:
-            raise StoreError(f"the feedback cannot be kept: {error}") from error
+            told = f"the feedback cannot be kept: {reason(error)}"
+            raise StoreError(f"the feedback cannot be kept: {error}", told) from error
         return {"rating": verdict.rating, "reason": verdict.reason, "given": given}
 
     def latest(self, generation: str) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from meshkiln.folders import require_local
 from meshkiln.gateway.contents import Contents
 from meshkiln.gateway.job import COLUMNS, UNFINISHED, Ask, Job, job_of, row_of
 from meshkiln.keys import digest
+from meshkiln.store.faults import reason
 
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
@@ -118,7 +119,7 @@ class Jobs:
         except (OSError, sqlite3.Error, MeshkilnError) as error:
             if isinstance(error, IdempotencyConflict):
                 raise
-            raise StoreError(f"the job cannot be kept: {error}") from error
+            raise StoreError(f"the job cannot be kept: {error}", f"the job cannot be kept: {reason(error)}") from error
         return job, True
 
     def asked_before(self, ask: Ask, picture: bytes, client: str, idempotency: str) -> Job | None:
@@ -181,7 +182,8 @@ class Jobs:
         try:
             return self._pictures.get(job.picture)
         except OSError as error:
-            raise StoreError(f"the picture of job {job.id} is gone: {error.strerror}") from error
+            told = f"the picture of job {job.id} is gone: {error.strerror}"
+            raise StoreError(told, told) from error
 
     def pin(self, name: str, data: bytes) -> None:
         """Keep a result's bytes under its digest (hexadecimal) for as long as a job names it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from meshkiln import errors
 from meshkiln.gateway.jobs import IdempotencyConflict
 
 MEDIA_TYPE = "application/problem+json"
+INSIDE = "the server's log tells more"
+"""What callers are told of what is none of theirs."""
 _TYPE = "urn:meshkiln:problem:"
 
 _KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
@@ -31,6 +34,8 @@ _KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.StageFailed, 500, "stage-failed", "A stage failed"),
     (errors.StoreError, 503, "storage", "The request cannot be kept"),
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -54,7 +59,7 @@ class Problem(Exception):
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that tells `error`; an unexpected one tells nothing of its inside."""
+    """The problem that tells `error`; an unexpected one tells nothing of its inside, nor any where things are kept."""
     if isinstance(error, Problem):
         return error
     for kind, status, name, title in _KINDS:
@@ -62,8 +67,15 @@ def problem_of(error: Exception) -> Problem:
             headers = {}
             if isinstance(error, errors.QueueFull | errors.UpstreamsDown):
                 headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-            return Problem(status, name, title, str(error), headers)
-    return Problem(500, "internal", "The server failed", "the server's log tells more")
+            return Problem(status, name, title, _told(error), headers)
+    return Problem(500, "internal", "The server failed", INSIDE)
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, errors.StoreError):
+        return str(error)
+    log.error("%s", error)
+    return error.told or INSIDE
 
 
 def not_found(what: str) -> Problem:

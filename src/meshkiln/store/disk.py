@@ -17,7 +17,7 @@ from meshkiln.folders import cache_folder
 from meshkiln.keys import Key
 from meshkiln.store import generations, leases, rows
 from meshkiln.store.base import Artifact, Leases, Statistics, Store
-from meshkiln.store.faults import MEDIUM, Faults
+from meshkiln.store.faults import MEDIUM, Faults, reason
 from meshkiln.store.rows import Entry, New, Totals
 from meshkiln.store.shelf import Shelf
 
@@ -162,7 +162,8 @@ class Disk(Store):
         try:
             found = self._shelf.delete(key)
         except MEDIUM as error:
-            raise StoreError(f"cannot forget an artifact of the store in {self.folder}: {error}") from error
+            told = f"cannot forget an artifact of the store: {reason(error)}"
+            raise StoreError(f"cannot forget an artifact of the store in {self.folder}: {error}", told) from error
         if not found:
             raise KeyError(key)
 

@@ -40,12 +40,17 @@ MEDIUM = (OSError, sqlite3.Error)
 
 
 def reason(error: Exception) -> str:
-    """The reason under which `error` is counted: "disk full", "read only", "permission denied", "busy", ..."""
+    """The reason under which `error` is counted: "disk full", "read only", "permission denied", "busy", ...
+
+    That of an error of ours is what the medium raised before it was.
+    """
+    if not isinstance(error, MEDIUM) and isinstance(error.__context__, MEDIUM):
+        error = error.__context__
     if isinstance(error, OSError):
         return _ERRNO.get(error.errno or 0, "input/output error")
     code = getattr(error, "sqlite_errorcode", None)  # absent when the sqlite3 module itself raised
     if code is None:
-        return "index error"
+        return "index error" if isinstance(error, sqlite3.Error) else "input/output error"
     return _SQLITE.get(code & 0xFF, "input/output error")
 
 
