@@ -32,8 +32,25 @@ from numpy.typing import NDArray
 
 import recipes_report
 from meshkiln.engines.base import PICTURE, Scalar, Work
+from meshkiln.engines.mesh import clusters, finish, solid
 from meshkiln.engines.sampling import batch, forecast, plan, trajectory
-from meshkiln.engines.vecset import ENGINE, decode, dense, encode, grid, manifest, patches, runtime, sample, sparse
+from meshkiln.engines.vecset import (
+    ENGINE,
+    bricks,
+    camera,
+    crop,
+    cubes,
+    decode,
+    dense,
+    encode,
+    floaters,
+    grid,
+    manifest,
+    patches,
+    runtime,
+    sample,
+    sparse,
+)
 from meshkiln.quality import metrics
 from quality import picture_files
 from results_file import Bar, Results, data_folder
@@ -334,14 +351,22 @@ def main() -> int:
         forecast,
         plan,
         trajectory,
+        bricks,
+        camera,
+        crop,
+        cubes,
         decode,
         dense,
         encode,
+        floaters,
         grid,
         patches,
         runtime,
         sample,
         sparse,
+        clusters,
+        finish,
+        solid,
         metrics,
     )
     sources = [*(m.__file__ for m in modules), recipes_report.__file__, manifest.FOLDER / "manifest.json"]
