@@ -106,6 +106,26 @@ def test_who_waits_sees_his_place_in_the_queue_and_a_place_that_is_given_up_is_t
 # Options.
 
 
+def test_what_nobody_knows_in_the_storage_of_the_browser_is_passed_over(page: Page) -> None:
+    drop(page, [mug((99, 140, 60))])
+    held(page)
+    for junk in ("no {", "null", "[]", "42", '"s"', '{"engine": 7, "values": {"depth": {}}, "variations": "x"}'):
+        page.evaluate(
+            """junk => {
+                for (const name of ["options", "item.junk"]) localStorage.setItem(`meshkiln.${name}`, junk);
+                const item = JSON.parse(Object.entries(localStorage).find(([name]) => /item.[0-9a-f]{24}/.test(name))[1]);
+                const broken = JSON.stringify({...item, id: "broken", state: "succeeded", document: {}});
+                localStorage.setItem("meshkiln.item.broken", broken);
+            }""",
+            junk,
+        )
+        page.reload()
+        expect(page.locator("summary")).to_have_text("Options inflate")
+        expect(page.locator("[data-item]")).to_have_count(1)
+    page.get_by_role("button", name="Keep it").click()
+    ready(page)
+
+
 def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     by_itself(page)
     expect(page.get_by_label("Depth", exact=True)).to_be_hidden()

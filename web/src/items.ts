@@ -3,7 +3,7 @@
 
 import { useLayoutEffect, useState } from "preact/hooks";
 import type { Generation, Stage, State } from "./api";
-import { dropItem, keepItem, keptItem, keptItems, onOtherTab } from "./kept";
+import { dropItem, isRecord, keepItem, keptItem, keptItems, onOtherTab } from "./kept";
 
 /** held : its cut-out is there, and somebody has to say whether it becomes a mesh */
 export type ItemState = "sending" | "held" | State;
@@ -43,6 +43,8 @@ export interface Live {
   joined: boolean;
   done: Record<string, { source: string | null; seconds: number }>;
 }
+
+const KEPT: ItemState[] = ["sending", "held", "queued", "running", "succeeded", "failed", "cancelled"];
 
 const items = new Map<string, Item>();
 const views = new Set<() => void>();
@@ -109,9 +111,25 @@ export function recallAll(changed: (id: string) => void): void {
 
 function takeIn(text: string): void {
   try {
-    const item = { cut: [], kept: false, wants: "mesh", picture: "", ...JSON.parse(text) } as Item;
-    items.set(item.id, { ...item, live: items.get(item.id)?.live ?? idle() });
+    const found: unknown = { cut: [], kept: false, wants: "mesh", picture: "", ...JSON.parse(text) };
+    if (isItem(found)) items.set(found.id, { ...found, live: items.get(found.id)?.live ?? idle() });
   } catch {
-    // written by a version of the page that is not this one
+    // no JSON
   }
+}
+
+/** Whether what was kept is an item. Another version of the page may have written it, or nobody knows what. */
+function isItem(found: unknown): found is Item {
+  if (!isRecord(found) || !isRecord(found.query)) return false;
+  const { document } = found;
+  return (
+    [found.id, found.name, found.picture, found.wants, ...Object.values(found.query)].every((one) => typeof one === "string") &&
+    [found.generation, found.cutout].every((one) => one === null || typeof one === "string") &&
+    typeof found.added === "number" &&
+    KEPT.includes(found.state as ItemState) &&
+    Array.isArray(found.cut) &&
+    found.cut.every(isRecord) &&
+    (found.problem === null || isRecord(found.problem)) &&
+    (document === null || (isRecord(document) && isRecord(document.links) && (document.stages === undefined || Array.isArray(document.stages))))
+  );
 }

@@ -45,12 +45,15 @@ export function onOtherTab(changed: (id: string, text: string | null) => void): 
   });
 }
 
-export function setting<T>(name: string, otherwise: T): T {
+export const isRecord = (found: unknown): found is Record<string, unknown> => typeof found === "object" && found !== null && !Array.isArray(found);
+
+/** What was kept under a name; nothing, where what is there is no object. */
+export function setting(name: string): Record<string, unknown> {
   try {
-    const text = localStorage.getItem(`meshkiln.${name}`);
-    return text === null ? otherwise : (JSON.parse(text) as T);
+    const found: unknown = JSON.parse(localStorage.getItem(`meshkiln.${name}`) ?? "{}");
+    return isRecord(found) ? found : {};
   } catch {
-    return otherwise;
+    return {};
   }
 }
 

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useId, useState } from "preact/hooks";
 import type { Engine, Parameter } from "./api";
-import { keepSetting, setting } from "./kept";
+import { isRecord, keepSetting, setting } from "./kept";
 
 export interface Options {
   engine: string;
@@ -30,12 +30,24 @@ const label = (name: string): string => LABELS[name] ?? name[0]!.toUpperCase() +
 export const engineOf = (engines: Engine[], options: Options): Engine | undefined =>
   engines.find((engine) => engine.name === options.engine) ?? engines.find((engine) => engine.default) ?? engines[0];
 
+/** What is known of last time. Whatever is not of its kind is as if it were not there. */
+function lastTime(): Options {
+  const found = setting("options");
+  const or = <T,>(value: unknown, otherwise: T): T => (typeof value === typeof otherwise ? (value as T) : otherwise);
+  const values = isRecord(found.values) ? Object.entries(found.values).filter(([, value]) => typeof value === "string") : [];
+  return {
+    engine: or(found.engine, ""),
+    recipe: or(found.recipe, ""),
+    variations: [1, 2, 3, 4, 5, 6, 7, 8].find((n) => n === found.variations) ?? 1,
+    format: or(found.format, "glb"),
+    asks: or(found.asks, true),
+    values: Object.fromEntries(values) as Record<string, string>,
+  };
+}
+
 /** The options of last time, as far as they still exist. */
 export function useOptions(engines: Engine[]): [Options, (changes: Partial<Options>) => void] {
-  const [options, set] = useState<Options>(() => ({
-    ...{ engine: "", recipe: "", variations: 1, format: "glb", asks: true, values: {} },
-    ...setting<Partial<Options>>("options", {}),
-  }));
+  const [options, set] = useState<Options>(lastTime);
   useEffect(() => keepSetting("options", options), [options]);
   const engine = engineOf(engines, options);
   const known = { ...options, recipe: engine && options.recipe in engine.recipes ? options.recipe : "" };
