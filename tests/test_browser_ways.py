@@ -149,6 +149,24 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     expect(page.locator("summary")).not_to_contain_text("changed")
 
 
+def test_what_waits_at_its_cutout_is_made_as_the_options_are_when_it_is_kept(page: Page) -> None:
+    drop(page, [mug((20, 60, 160))])
+    held(page)
+    page.locator("summary").click()
+    page.get_by_label("Engine", exact=True).select_option("vecset")
+    page.get_by_label("Resolution", exact=True).fill("64")
+    page.get_by_label("Seed", exact=True).fill("3")
+    expect(page.locator('[data-stage="sample"]')).to_be_visible()
+    with page.expect_request(lambda request: request.method == "POST") as posted:
+        page.get_by_role("button", name="Keep it").click()
+    assert {"engine=vecset", "octree_resolution=64", "seed=3"} <= set(posted.value.url.partition("?")[2].split("&"))
+    ready(page)
+    expect(page.locator(".item .name")).to_have_text("mug.png (seed 3)")
+    # What was agreed to is not touched any more.
+    page.get_by_label("Engine", exact=True).select_option("inflate")
+    expect(page.locator('[data-stage="sample"]')).to_have_class("chip computed")
+
+
 def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page: Page) -> None:
     page.locator("summary").click()
     page.get_by_label("Engine", exact=True).select_option("vecset")

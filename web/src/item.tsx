@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Cutout } from "./cutout";
 import { Verdict } from "./feedback";
-import { over, type Item } from "./items";
+import { called, over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
 import { Progress } from "./progress";
@@ -51,6 +51,7 @@ export function ItemView(props: {
   item: Item; engine: api.Engine | undefined; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: (what: string) => void;
 }) {
   const { item, engine, open } = props;
+  const name = called(item);
   const picture = usePicture(item.id);
   const [repairing, setRepairing] = useState(false);
   const [broken, setBroken] = useState(false);
@@ -61,7 +62,7 @@ export function ItemView(props: {
   const before = useRef(item.state);
   useEffect(() => {
     // Said to who does not see it, once, and not again after a refresh.
-    if (before.current !== item.state && SAID[item.state]) props.say(`${item.name}: ${SAID[item.state]}`);
+    if (before.current !== item.state && SAID[item.state]) props.say(`${name}: ${SAID[item.state]}`);
     before.current = item.state;
   }, [item.state]);
 
@@ -77,15 +78,15 @@ export function ItemView(props: {
       <div class="head">
         <button ref={title} type="button" class="title" aria-expanded={open} aria-controls={body} onClick={props.toggle}>
           {picture ? <img class="thumb" src={cutout ?? picture} alt="" onError={() => setBroken(true)} /> : <span class="thumb" />}
-          <span class="name">{item.name}{item.repaired && <span class="quiet"> (repaired)</span>}</span>
+          <span class="name">{name}{item.repaired && <span class="quiet"> (repaired)</span>}</span>
           <span class={`state ${item.state}`}>{STATES[item.state]}</span>
         </button>
-        {item.state === "held" && !open && <button type="button" class="main" onClick={() => keep(item.id)} aria-label={`Make the mesh of ${item.name}`}>Make the mesh</button>}
-        {!over(item) && <button type="button" onClick={() => void cancel(item.id)} aria-label={`Cancel ${item.name}`}>Cancel</button>}
+        {item.state === "held" && !open && <button type="button" class="main" onClick={() => keep(item.id)} aria-label={`Make the mesh of ${name}`}>Make the mesh</button>}
+        {!over(item) && <button type="button" onClick={() => void cancel(item.id)} aria-label={`Cancel ${name}`}>Cancel</button>}
         {over(item) && item.state !== "succeeded" && (
-          <button type="button" onClick={() => void send(item.id)} aria-label={`Try ${item.name} again`}>Try again</button>
+          <button type="button" onClick={() => void send(item.id)} aria-label={`Try ${name} again`}>Try again</button>
         )}
-        {over(item) && <button type="button" class="plain" onClick={() => remove(item.id)} aria-label={`Take ${item.name} off the list`} title="Take off the list">✕</button>}
+        {over(item) && <button type="button" class="plain" onClick={() => remove(item.id)} aria-label={`Take ${name} off the list`} title="Take off the list">✕</button>}
       </div>
       {(open || !over(item)) && <Progress item={item} engine={engine} />}
       {item.problem && (
@@ -97,7 +98,7 @@ export function ItemView(props: {
         {open && (
           <div class="pair">
             <figure class="input">
-              {picture && <img class={cutout ? "checker" : ""} src={cutout ?? picture} alt={cutout ? `The subject cut out of ${item.name}` : item.name} onError={() => setBroken(true)} />}
+              {picture && <img class={cutout ? "checker" : ""} src={cutout ?? picture} alt={cutout ? `The subject cut out of ${name}` : name} onError={() => setBroken(true)} />}
               <figcaption>
                 <span>{!cutout ? "The picture" : item.repaired ? "Your cut-out" : item.state === "held" ? "The cut-out" : "The cut-out: what becomes a mesh"}</span>
                 {picture && item.state !== "held" && <button type="button" onClick={() => setRepairing(true)}>Repair it</button>}
@@ -141,7 +142,7 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
   const millimetres = Number(item.query.size ?? props.engine?.parameters.find((p) => p.name === "size")?.default ?? 100);
   return (
     <div class="model">
-      <Model url={document.links.artifact!} name={item.name} millimetres={millimetres} />
+      <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />
       <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{bytes(document.bytes ?? 0)}</span></p>
       <Downloads {...props} />
       <Verdict generation={document.id} />
@@ -179,7 +180,7 @@ function Downloads(props: { item: Subject; document: api.Generation; format: str
       const url = URL.createObjectURL(file);
       const link = anchor.current!;
       link.href = url;
-      link.download = `${item.name.replace(/\.\w+$/, "") || "mesh"}.${EXTENSIONS[format] ? `${format}.${EXTENSIONS[format]}` : format}`;
+      link.download = `${called(item).replace(/\.\w+(?= \(seed|$)/, "") || "mesh"}.${EXTENSIONS[format] ? `${format}.${EXTENSIONS[format]}` : format}`;
       link.click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
       say(`${format.toUpperCase()} downloaded, ${bytes(file.size)}`);

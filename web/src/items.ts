@@ -51,6 +51,9 @@ const views = new Set<() => void>();
 
 export const idle = (): Live => ({ stage: null, step: 0, steps: 0, position: null, joined: false, done: {} });
 
+/** What an item is called: variations of one picture differ by their seed. */
+export const called = (item: Pick<Item, "name" | "query">): string => (item.query.seed ? `${item.name} (seed ${item.query.seed})` : item.name);
+
 export const over = (item: Item): boolean => ["succeeded", "failed", "cancelled"].includes(item.state);
 
 export const all = (): Item[] => [...items.values()];

@@ -67,6 +67,16 @@ export function keep(id: string): void {
   }
 }
 
+/** Have what nobody has agreed to yet made as the options are now. queries : for a picture with so many variations, one for each */
+export function remake(queries: (variations: number) => Record<string, string>[]): void {
+  const open = all().filter((one) => one.wants === "cutout" && !one.kept && !over(one)).sort((a, b) => a.added - b.added);
+  for (const picture of new Set(open.map((one) => one.picture))) {
+    const same = open.filter((one) => one.picture === picture);
+    const asked = queries(same.length);
+    same.forEach((one, i) => update(one.id, { query: asked[i % asked.length]! }));
+  }
+}
+
 function goOn(id: string): void {
   update(id, { wants: "mesh" });
   void send(id);

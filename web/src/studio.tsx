@@ -8,8 +8,8 @@ import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
 import { useItems } from "./items";
-import { engineOf, Fold, queries, useOptions } from "./options";
-import { add, CUTOUT, keep, start } from "./sending";
+import { engineOf, Fold, queries, useOptions, type Options } from "./options";
+import { add, CUTOUT, keep, remake, start } from "./sending";
 
 function useEngines(): api.Engine[] {
   const here = usePresence();
@@ -24,7 +24,12 @@ function Studio() {
   const served = useEngines();
   const engines = served.filter((engine) => engine.name !== CUTOUT);
   const items = useItems();
-  const [options, change] = useOptions(engines);
+  const [options, set] = useOptions(engines);
+  const change = (changes: Partial<Options>) => {
+    set(changes);
+    // Who looks at a cut-out and then chooses another engine means the mesh that is still to be made.
+    if (engines.length) remake((variations) => queries(engines, { ...options, ...changes, variations }));
+  };
   const [chosen, choose] = useState<string | null | undefined>(undefined);
   const open = chosen === undefined ? items[0]?.id : chosen;
   const take = useCallback(
@@ -37,8 +42,7 @@ function Studio() {
       for (const file of pictures) {
         let picture: string | undefined;
         for (const query of queries(engines, options)) {
-          const name = query.seed ? `${file.name} (seed ${query.seed})` : file.name;
-          const id = await add(file, name, query, { wants: asks ? "cutout" : "mesh", picture });
+          const id = await add(file, file.name, query, { wants: asks ? "cutout" : "mesh", picture });
           picture ??= id;
           first ??= id;
         }
