@@ -149,8 +149,45 @@ def test_who_does_not_want_to_be_asked_is_not_asked_again(page: Page) -> None:
 
 def test_a_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
     drop(page, [("notes.txt", b"milk, eggs", "text/plain"), ("empty.png", b"", "image/png")])
-    expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed", timeout=WAIT)
-    expect(page.locator(".item .problem")).to_contain_text("picture cannot be used")
+    expect(page.locator('[data-state="failed"]')).to_have_count(2, timeout=WAIT)
+    empty, notes = page.locator(".item").all()
+    expect(empty.locator(".problem")).to_contain_text("The file is empty")
+    expect(notes.locator(".problem")).to_contain_text("picture cannot be used")
+    # No broken image, and no brush for it.
+    expect(notes.locator("img")).to_have_count(0)
+    expect(page.get_by_role("button", name="Repair it")).to_have_count(0)
+
+
+def test_a_file_that_goes_before_it_was_sent_is_made_all_the_same(
+    page: Page, context: BrowserContext, tmp_path: Path
+) -> None:
+    by_itself(page)
+    name, data, _ = mug((91, 60, 20))
+    (tmp_path / name).write_bytes(data)
+    context.set_offline(True)
+    page.locator("#pick").set_input_files(tmp_path / name)
+    expect(page.locator(".away")).to_be_visible()
+    (tmp_path / name).unlink()
+    context.set_offline(False)
+    ready(page)
+
+
+def test_a_file_that_cannot_be_read_is_said_to_be_so(page: Page, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.png"
+    gone.write_bytes(b"picture")
+    # The browser has the file's name, and reads it when it is asked for its bytes.
+    page.evaluate(
+        """() => {
+            const read = Blob.prototype.arrayBuffer;
+            const gone = new Promise(go => (window.go = go));
+            Blob.prototype.arrayBuffer = async function () { await gone; return read.call(this); };
+        }"""
+    )
+    page.locator("#pick").set_input_files(gone)
+    gone.unlink()
+    page.evaluate("go()")
+    expect(page.locator(".item .problem")).to_contain_text("The file cannot be read")
+    expect(page.locator(".away")).to_have_count(0)
 
 
 def test_what_is_cancelled_ends_and_can_be_tried_again(page: Page) -> None:
@@ -162,6 +199,16 @@ def test_what_is_cancelled_ends_and_can_be_tried_again(page: Page) -> None:
     expect(page.locator("[data-item]")).to_have_attribute("data-state", "cancelled")
     page.get_by_role("button", name="Try mug.png again").click()
     ready(page)
+
+
+def test_what_is_cancelled_while_nothing_is_accepted_says_no_more_that_it_will_be_asked_again(page: Page) -> None:
+    refused = {"title": "Nothing new is accepted for now", "detail": "intake is paused"}
+    page.route("**/v1/generations?*", lambda route: route.fulfill(status=503, json=refused))
+    drop(page, [mug((122, 22, 120))])
+    expect(page.locator(".item .problem")).to_contain_text("asking again")
+    page.get_by_role("button", name="Cancel mug.png").click()
+    expect(page.locator("[data-item]")).to_have_attribute("data-state", "cancelled")
+    expect(page.locator(".item .problem")).to_have_count(0)
 
 
 def test_what_the_server_works_on_is_cancelled_there(page: Page) -> None:

@@ -52,10 +52,14 @@ export function ItemView(props: {
 }) {
   const { item, engine, open } = props;
   const name = called(item);
-  const picture = usePicture(item.id);
+  const given = usePicture(item.id);
   const [repairing, setRepairing] = useState(false);
   const [broken, setBroken] = useState(false);
+  const [unseen, setUnseen] = useState(false);
   const cutout = broken ? null : item.cutout;
+  // A file that this browser cannot show is no picture, or one of a kind that only the server reads.
+  const picture = cutout || !unseen ? given : null;
+  const failed = () => (cutout ? setBroken(true) : setUnseen(true));
   const body = `body-${item.id}`;
   useEffect(() => setBroken(false), [item.cutout]);
   const title = useRef<HTMLButtonElement>(null);
@@ -77,7 +81,7 @@ export function ItemView(props: {
     <li class={`item ${item.state}${open ? " open" : ""}`} data-item={item.id} data-state={item.state}>
       <div class="head">
         <button ref={title} type="button" class="title" aria-expanded={open} aria-controls={body} onClick={props.toggle}>
-          {picture ? <img class="thumb" src={cutout ?? picture} alt="" onError={() => setBroken(true)} /> : <span class="thumb" />}
+          {picture ? <img class="thumb" src={cutout ?? picture} alt="" onError={failed} /> : <span class="thumb" />}
           <span class="name">{name}{item.repaired && <span class="quiet"> (repaired)</span>}</span>
           <span class={`state ${item.state}`}>{STATES[item.state]}</span>
         </button>
@@ -98,9 +102,9 @@ export function ItemView(props: {
         {open && (
           <div class="pair">
             <figure class="input">
-              {picture && <img class={cutout ? "checker" : ""} src={cutout ?? picture} alt={cutout ? `The subject cut out of ${name}` : name} onError={() => setBroken(true)} />}
+              {picture && <img class={cutout ? "checker" : ""} src={cutout ?? picture} alt={cutout ? `The subject cut out of ${name}` : name} onError={failed} />}
               <figcaption>
-                <span>{!cutout ? "The picture" : item.repaired ? "Your cut-out" : item.state === "held" ? "The cut-out" : "The cut-out: what becomes a mesh"}</span>
+                <span>{!picture ? "There is nothing to be seen of it." : !cutout ? "The picture" : item.repaired ? "Your cut-out" : item.state === "held" ? "The cut-out" : "The cut-out: what becomes a mesh"}</span>
                 {picture && item.state !== "held" && <button type="button" onClick={() => setRepairing(true)}>Repair it</button>}
               </figcaption>
             </figure>

@@ -45,7 +45,14 @@ export async function add(picture: Blob, name: string, query: Record<string, str
     kept: false,
     live: idle(),
   };
-  await keepPicture(id, picture);
+  // Its bytes now: a file may be gone or another one when they are sent, which would look like a server that is away.
+  const bytes = await picture.arrayBuffer().catch(() => null);
+  if (!bytes?.byteLength) {
+    const problem = bytes ? { title: "The file is empty", detail: "it has no bytes" } : { title: "The file cannot be read", detail: "is it a folder, or gone?" };
+    put({ ...made, state: "failed", problem });
+    return id;
+  }
+  await keepPicture(id, new Blob([bytes], { type: picture.type }));
   put(made);
   void dispatch(id);
   return id;
@@ -149,7 +156,7 @@ export async function cancel(id: string): Promise<void> {
   const given = item(id);
   if (!given || over(given)) return;
   if (!given.generation) {
-    update(id, { state: "cancelled" });
+    update(id, { state: "cancelled", problem: null });
     posts.get(id)?.abort();
     return;
   }

@@ -34,12 +34,11 @@ function Studio() {
   const open = chosen === undefined ? items[0]?.id : chosen;
   const take = useCallback(
     async (files: File[]) => {
-      const pictures = files.filter((file) => file.size > 0);
-      if (!pictures.length) return say("That was no picture");
+      if (!files.length) return;
       let first: string | null = null;
       // Engines that others run cut out nothing here: there is nothing to ask.
       const asks = options.asks && served.some((engine) => engine.name === CUTOUT) && engineOf(engines, options)?.stages.includes("matte");
-      for (const file of pictures) {
+      for (const file of files) {
         let picture: string | undefined;
         for (const query of queries(engines, options)) {
           const id = await add(file, file.name, query, { wants: asks ? "cutout" : "mesh", picture });
@@ -48,7 +47,7 @@ function Studio() {
         }
       }
       choose(first);
-      say(pictures.length === 1 ? `${pictures[0]!.name} added` : `${pictures.length} pictures added`);
+      say(files.length === 1 ? `${files[0]!.name} added` : `${files.length} pictures added`);
     },
     [served, options],
   );
