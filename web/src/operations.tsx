@@ -181,7 +181,7 @@ function Page() {
   return (
     <Frame path="/operations" away="These are the last figures that were seen.">
       <h1>Operations</h1>
-      {told?.intake.paused && <p class="notice" role="status"><strong>The intake is paused.</strong> New work is refused.</p>}
+      {told?.intake.paused && <div class="notice bar"><p role="status"><strong>The intake is paused.</strong> New work is refused.</p><button type="button" class="main" onClick={pause}>Resume intake …</button></div>}
       {told && !told.telemetry && <p class="notice">The setting telemetry is off: nothing is counted.</p>}
       {problem && <p class="problem" role="alert">{problem}</p>}
       {told && summary ? (

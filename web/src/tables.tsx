@@ -20,7 +20,7 @@ function Table(props: { title: string; head: string[]; empty: string; rows: Comp
       {props.rows.length ? (
         <div class="scroll" tabindex={0} role="group" aria-labelledby={id}>
           <table>
-            <thead><tr>{props.head.map((name) => <th key={name} scope="col" class={WORDS.has(name) ? "word" : ""}>{name}</th>)}</tr></thead>
+            <thead><tr>{props.head.map((name) => <th key={name} scope="col" class={WORDS.has(name) ? "word" : name === "action" ? "act" : ""}>{name}</th>)}</tr></thead>
             <tbody>{props.rows}</tbody>
           </table>
         </div>
@@ -73,7 +73,7 @@ export function Workers(props: { workers: Worker[]; summary: Summary; ask: (work
         <th scope="row">{worker.number}</th>
         <td class="word"><span class={`state-${worker.state}`}>{worker.state}</span>{worker.stage ? `: ${worker.stage}` : ""}</td>
         <td>{Math.round(busy * 100)} %</td><td>{count(worker.batches)}</td><td>{bytes(worker.memory_bytes)}</td>
-        <td><button type="button" onClick={() => props.ask(worker)} aria-label={`${resting ? "Resume" : "Drain"} worker ${worker.number}`}>{resting ? "Resume" : "Drain"}</button></td>
+        <td class="act"><button type="button" onClick={() => props.ask(worker)} aria-label={`${resting ? "Resume" : "Drain"} worker ${worker.number}`}>{resting ? "Resume" : "Drain"}</button></td>
       </tr>
     );
   });
@@ -127,7 +127,7 @@ export function Dearest(props: { artifacts: Artifact[]; ask: (artifact: Artifact
       <th scope="row"><code>{artifact.key.slice(0, 12)}</code></th>
       <td class="word">{artifact.engine} · {artifact.stage}</td><td>{bytes(artifact.bytes)}</td><td>{seconds(artifact.cost_seconds)}</td>
       <td>{seconds(artifact.seconds_per_megabyte / 1000)}</td><td>{count(artifact.hits)}</td><td>{ago(artifact.created)}</td>
-      <td><button type="button" onClick={() => props.ask(artifact)} aria-label={`Purge ${artifact.key.slice(0, 12)}`}>Purge</button></td>
+      <td class="act"><button type="button" onClick={() => props.ask(artifact)} aria-label={`Purge ${artifact.key.slice(0, 12)}`}>Purge</button></td>
     </tr>
   ));
   return <Table wide title="Dearest artifacts per byte" note="What the store keeps longest: losing them costs most for the room they take."
