@@ -3,7 +3,7 @@
 // page would have to allow inline styles, and shows neither wires nor normals.
 
 import {
-  AmbientLight, Box3, BufferGeometry, Color, DirectionalLight, DoubleSide, HemisphereLight, Material, Mesh,
+  AmbientLight, Box3, BufferGeometry, DirectionalLight, DoubleSide, HemisphereLight, Material, Mesh,
   MeshBasicMaterial, MeshNormalMaterial, MeshStandardMaterial, PerspectiveCamera, Scene, SRGBColorSpace, Vector3, WebGLRenderer,
 } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
@@ -71,6 +71,10 @@ export async function show(host: HTMLElement, url: string, signal: AbortSignal):
   const middle = box.getCenter(new Vector3());
   const extent = box.getSize(new Vector3());
   const radius = Math.max(extent.length() / 2, 1e-6);
+  const known = facts(meshes, extent);
+  const wire = new MeshBasicMaterial({ wireframe: true, color: 0xa63d12, transparent: true });
+  const wires = meshes.map((mesh) => new Mesh(mesh.geometry, wire));
+  meshes.forEach((mesh, i) => mesh.add(wires[i]!));
   renderer.outputColorSpace = SRGBColorSpace;
   renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
   const canvas = renderer.domElement;
@@ -91,12 +95,22 @@ export async function show(host: HTMLElement, url: string, signal: AbortSignal):
     controls.update();
   };
 
+  /**
+   * How strong wires are drawn: whole where an edge is several pixels long, faint where a pixel has several of them.
+   * Tens of thousands at full strength are one patch of colour.
+   */
+  const strength = () => {
+    const across = (host.clientHeight * radius) / (camera.position.distanceTo(controls.target) * Math.tan((camera.fov * Math.PI) / 360));
+    return Math.min(1, Math.max(0.12, across / Math.sqrt(known.triangles + 1) / 8));
+  };
+
   let frame = 0;
   let closed = false;
   const draw = () => {
     frame = 0;
     if (closed) return;
     const moving = controls.update();
+    wire.opacity = strength();
     renderer.render(scene, camera);
     host.dataset.drawn = String(Number(host.dataset.drawn ?? 0) + 1);
     if (moving || (controls.autoRotate && !document.hidden)) wake();
@@ -138,15 +152,17 @@ export async function show(host: HTMLElement, url: string, signal: AbortSignal):
 
   const own: Record<Exclude<Look, "picture">, Material> = {
     clay: new MeshStandardMaterial({ color: 0xb9b2a8, roughness: 0.95, side: DoubleSide }),
-    wireframe: new MeshBasicMaterial({ wireframe: true, color: new Color(0xc4622d) }),
+    // Under its wires, a little behind them, so that those of the far side do not show through.
+    wireframe: new MeshStandardMaterial({ color: 0xe9e2d8, roughness: 0.95, side: DoubleSide, polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1 }),
     normals: new MeshNormalMaterial({ side: DoubleSide }),
   };
   for (const mesh of meshes) if (!mesh.geometry.getAttribute("normal")) mesh.geometry.computeVertexNormals();
 
   return {
-    facts: facts(meshes, extent),
+    facts: known,
     look(look) {
       for (const mesh of meshes) mesh.material = look === "picture" ? given.get(mesh)! : own[look];
+      for (const one of wires) one.visible = look === "wireframe";
       wake();
     },
     turn(on) {
