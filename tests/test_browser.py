@@ -78,6 +78,10 @@ def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -
         assert looks[look].reshape(-1, 3).std(axis=0).max() > 8, look
     for one, other in (("Textured", "Clay"), ("Textured", "Wireframe"), ("Wireframe", "Normals")):
         assert np.abs(looks[one] - looks[other]).max() > 40, (one, other)
+    # Wires, and no patch of their colour: what is on the mug's belly differs from the commonest of it.
+    height, width, _ = looks["Wireframe"].shape
+    belly = looks["Wireframe"][height // 2 - 30 : height // 2 + 30, width // 2 - 30 : width // 2 + 30]
+    assert (np.abs(belly - np.median(belly, axis=(0, 1))).max(axis=-1) > 12).mean() > 0.3
     # The mug's own red, and not the ground alone.
     red = looks["Textured"]
     assert ((red[..., 0] > 90) & (red[..., 0] > 1.6 * red[..., 2])).mean() > 0.02
@@ -279,7 +283,7 @@ def test_a_verdict_and_its_reason_are_there_after_a_refresh(page: Page) -> None:
     page.get_by_role("button", name="No, it is not good").click()
     page.get_by_label("Why?").fill("the handle is closed")
     page.get_by_role("button", name="Tell").click()
-    expect(page.locator(".verdict [role=status]")).to_contain_text("Kept")
+    expect(page.locator(".verdict [role=status]")).to_contain_text("Kept with this mesh: “the handle is closed”")
     page.reload()
     expect(page.get_by_label("Why?")).to_have_value("the handle is closed")
 
@@ -303,5 +307,11 @@ def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> No
     key = page.request.get("/v1/artifacts?limit=1").json()["artifacts"][0]["key"]
     count = page.locator(".gallery li").count()
     card.get_by_role("button", name="Delete").click()
+    expect(dialog).to_contain_text("for everybody")
+    dialog.get_by_role("button", name="Keep as it is").click()
+    expect(dialog).to_be_hidden()
+    assert page.request.head(f"/v1/artifacts/{key}").ok
+    card.get_by_role("button", name="Delete").click()
+    dialog.get_by_role("button", name="Delete").click()
     expect(page.locator(".gallery li")).to_have_count(count - 1)
     assert key not in [one["key"] for one in page.request.get("/v1/artifacts?limit=200").json()["artifacts"]]

@@ -2,6 +2,7 @@
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
+import { Confirm, type Question } from "./confirm";
 import { Ready } from "./item";
 import { ago, bytes, seconds } from "./words";
 
@@ -41,6 +42,7 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: (what
   const [stored, setStored] = useState<Stored[] | null>(null);
   const [next, setNext] = useState<number | null>(null);
   const [open, setOpen] = useState<Shape | null>(null);
+  const [question, setQuestion] = useState<Question | null>(null);
   const load = useCallback(async (before: number | null) => {
     try {
       const page = await api.read<{ artifacts: Stored[]; next: number | null }>(`/v1/artifacts?limit=24${before ? `&before=${before}` : ""}`);
@@ -67,16 +69,26 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: (what
     setStored((held) => (held ?? []).filter((one) => !doomed.has(one.key)));
     props.say("Deleted from the store");
   };
+  // Asked first: what goes is everybody's, and its neighbour moves under the pointer.
+  const ask = (shape: Shape) =>
+    setQuestion({
+      title: `Delete the mesh made ${ago(shape.files[0]!.created)}?`,
+      text: "It is taken out of the store in all its formats, for everybody. Asked for again, it is made again.",
+      action: "Delete",
+      danger: true,
+      act: () => forget(shape),
+    });
   if (stored === null) return null;
   const held = shapes(stored);
   return (
     <section aria-labelledby="gallery" class="kept">
-      <h2 id="gallery">In the store</h2>
+      <h2 id="gallery">Meshes made so far</h2>
       {held.length === 0 && <p class="empty">Nothing yet. Meshes that are made are kept here, and the same picture is never worked on twice.</p>}
       <ul class="gallery">
-        {held.map((shape) => <Card key={shape.name} shape={shape} open={() => setOpen(shape)} forget={() => void forget(shape)} />)}
+        {held.map((shape) => <Card key={shape.name} shape={shape} open={() => setOpen(shape)} forget={() => ask(shape)} />)}
       </ul>
       {next !== null && <button type="button" onClick={() => void load(next)}>Show more</button>}
+      <Confirm question={question} close={() => setQuestion(null)} />
       {open && <Sheet shape={open} engines={props.engines} say={props.say} close={() => setOpen(null)} />}
     </section>
   );
