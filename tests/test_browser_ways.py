@@ -215,6 +215,29 @@ def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page
 # Anybody.
 
 
+def test_a_browser_without_webgl_says_so_and_downloads(context: BrowserContext) -> None:
+    context.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page = context.new_page()
+    page.goto("/")
+    by_itself(page)
+    drop(page, [mug((160, 44, 15))])
+    ready(page)
+    # Said, which it would not be as a part of something that is told to be a picture.
+    expect(page.locator(".model").get_by_role("status").first).to_contain_text("no WebGL")
+    expect(page.locator(".canvas")).not_to_have_attribute("role", "img")
+    with page.expect_download() as coming:
+        page.get_by_role("button", name="Download GLB").click()
+    assert trimesh.load(coming.value.path(), file_type="glb").bounds is not None
+
+
+def test_on_a_phone_the_names_of_pictures_that_wait_can_be_read(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    drop(page, [mug((20, 60, n), name) for n, name in enumerate(("first mug", "second mug"))])
+    expect(page.locator('[data-state="held"]')).to_have_count(2, timeout=WAIT)
+    for name in page.locator(".item .name").all():
+        assert name.evaluate("name => name.clientWidth >= name.scrollWidth"), "not cut short"
+
+
 def test_with_the_keyboard_alone_from_a_picture_to_a_file(page: Page, tmp_path: Path) -> None:
     def to(name: str) -> None:
         """Walk with Tab until the button of that name has the focus."""

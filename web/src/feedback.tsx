@@ -31,7 +31,7 @@ export function Verdict(props: { generation: string }) {
     setRating(rating);
     try {
       await ask(where, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ rating, reason }) });
-      setTold("Kept with this mesh. Thank you.");
+      setTold(reason ? `Kept with this mesh: “${reason}”. Thank you.` : "Kept with this mesh. Thank you.");
     } catch (error) {
       setTold(`Not kept: ${(error as Error).message}`);
     }

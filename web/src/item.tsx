@@ -147,7 +147,7 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
   return (
     <div class="model">
       <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />
-      <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{bytes(document.bytes ?? 0)}</span></p>
+      <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{[document.engine, document.recipe, bytes(document.bytes ?? 0)].filter(Boolean).join(", ")}</span></p>
       <Downloads {...props} />
       <Verdict generation={document.id} />
     </div>

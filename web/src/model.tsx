@@ -40,8 +40,8 @@ export function Model(props: { url: string; name: string; millimetres: number })
 
   return (
     <>
-      <div ref={host} class="canvas" tabIndex={0} role="img" data-ready={view ? "" : undefined}
-        aria-label={`The mesh of ${props.name} in 3D. Arrow keys turn it, plus and minus come closer and go away.`}>
+      <div ref={host} class="canvas" tabIndex={view ? 0 : undefined} role={view ? "img" : undefined} data-ready={view ? "" : undefined}
+        aria-label={view ? `The mesh of ${props.name} in 3D. Arrow keys turn it, plus and minus come closer and go away.` : undefined}>
         {!view && <p class="quiet" role="status">{problem ? `It cannot be shown: ${problem}` : "Loading the mesh …"}</p>}
       </div>
       <div class="row looks">
