@@ -113,7 +113,8 @@ def test_what_nobody_knows_in_the_storage_of_the_browser_is_passed_over(page: Pa
         page.evaluate(
             """junk => {
                 for (const name of ["options", "item.junk"]) localStorage.setItem(`meshkiln.${name}`, junk);
-                const item = JSON.parse(Object.entries(localStorage).find(([name]) => /item.[0-9a-f]{24}/.test(name))[1]);
+                const real = Object.keys(localStorage).find(name => /item.[0-9a-f]{24}/.test(name));
+                const item = JSON.parse(localStorage.getItem(real));
                 const broken = JSON.stringify({...item, id: "broken", state: "succeeded", document: {}});
                 localStorage.setItem("meshkiln.item.broken", broken);
             }""",
