@@ -16,7 +16,9 @@ export interface Options {
 }
 
 /** Parameters that are asked for first; the others follow. */
-const FIRST = ["seed", "octree_resolution", "faces"];
+const FIRST = ["seed", "octree_resolution", "faces", "size"];
+/** With more parameters than this, those that only somebody who knows the engine would change are behind a fold of their own. */
+const PLAIN = 6;
 const LABELS: Record<string, string> = {
   octree_resolution: "Resolution",
   faces: "Faces",
@@ -79,11 +81,18 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
   const rank = (p: Parameter) => (FIRST.includes(p.name) ? FIRST.indexOf(p.name) : FIRST.length);
   const shown = engine.parameters.filter((p) => p.name !== "format" && p.name !== "matte").sort((a, b) => rank(a) - rank(b));
   const recipes = Object.keys(engine.recipes);
-  const changedBy = shown.filter((p) => (options.values[p.name] ?? "") !== "" && options.values[p.name] !== String(p.default)).length;
+  const changedBy = (some: Parameter[]) => some.filter((p) => (options.values[p.name] ?? "") !== "" && options.values[p.name] !== String(p.default)).length;
+  const changed = (some: Parameter[]) => (changedBy(some) > 0 ? `, ${changedBy(some)} changed` : "");
+  const plain = shown.filter((p) => shown.length <= PLAIN || FIRST.includes(p.name));
+  const further = shown.filter((p) => !plain.includes(p));
+  const field = (p: Parameter) => (
+    <Field key={`${engine.name} ${p.name}`} parameter={p} value={options.values[p.name] ?? ""} recipe={engine.recipes[options.recipe]}
+      change={(value) => change({ values: { ...options.values, [p.name]: value } })} />
+  );
   return (
     <details class="fold">
       <summary>
-        Options <span class="quiet">{engine.name}{options.recipe && `, ${options.recipe}`}{changedBy > 0 && `, ${changedBy} changed`}</span>
+        Options <span class="quiet">{engine.name}{options.recipe && `, ${options.recipe}`}{changed(shown)}</span>
       </summary>
       <div class="fields">
         <Labelled name="Engine" help={engine.help}>
@@ -94,19 +103,16 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
           )}
         </Labelled>
         {recipes.length > 0 && (
-          <Labelled name="Recipe" help="a name for a setting of parameters">
+          <Labelled name="Recipe" help="values for all parameters under one name: quicker or more careful">
             {(own) => (
               <select {...own} value={options.recipe} onChange={(e) => change({ recipe: e.currentTarget.value })}>
-                <option value="">as the server has it</option>
+                <option value="">the server's own</option>
                 {recipes.map((name) => <option key={name} value={name}>{name}</option>)}
               </select>
             )}
           </Labelled>
         )}
-        {shown.map((p) => (
-          <Field key={`${engine.name} ${p.name}`} parameter={p} value={options.values[p.name] ?? ""} recipe={engine.recipes[options.recipe]}
-            change={(value) => change({ values: { ...options.values, [p.name]: value } })} />
-        ))}
+        {plain.map(field)}
         {engine.parameters.some((p) => p.name === "seed") && (
           <Labelled name="Variations" help="meshes of one picture, each with the next seed">
             {(own) => (
@@ -125,7 +131,7 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
             )}
           </Labelled>
         )}
-        <Labelled name="Format" help="the download that stands first; all can be had">
+        <Labelled name="Format" help="which file is offered first; the others stay beside it">
           {(own) => (
             <select {...own} value={options.format} onChange={(e) => change({ format: e.currentTarget.value })}>
               {Object.keys(engine.formats).map((name) => <option key={name} value={name}>{name.toUpperCase()}</option>)}
@@ -133,6 +139,12 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
           )}
         </Labelled>
       </div>
+      {further.length > 0 && (
+        <details class="further">
+          <summary>{further.length} more parameters of {engine.name}<span class="quiet">{changed(further)}</span></summary>
+          <div class="fields">{further.map(field)}</div>
+        </details>
+      )}
       <button type="button" class="plain" onClick={() => change({ recipe: "", variations: 1, format: "glb", asks: true, values: {} })}>
         Back to the defaults
       </button>
