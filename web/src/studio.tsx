@@ -7,9 +7,9 @@ import { Frame, say, usePresence } from "./frame";
 import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
-import { useItems } from "./items";
+import { over, useItems } from "./items";
 import { engineOf, Fold, queries, useOptions, type Options } from "./options";
-import { add, CUTOUT, keep, remake, start } from "./sending";
+import { add, CUTOUT, keep, remake, remove, start } from "./sending";
 
 function useEngines(): api.Engine[] {
   const here = usePresence();
@@ -53,6 +53,7 @@ function Studio() {
   );
   const ready = items.filter((item) => item.state === "succeeded").length;
   const held = items.filter((item) => item.state === "held");
+  const done = items.filter(over);
   return (
     <Frame path="/" away="What you added is kept here; it goes on when the server is back.">
       <h1 class="hidden">Studio</h1>
@@ -63,6 +64,7 @@ function Studio() {
           <div class="head">
             <h2 id="yours">Your pictures</h2>
             {held.length > 1 && <button type="button" onClick={() => held.forEach((item) => keep(item.id))}>Keep all {held.length} cut-outs</button>}
+            {done.length > 2 && <button type="button" class="plain" onClick={() => done.forEach((item) => remove(item.id))}>Take {done.length} finished off the list</button>}
           </div>
           <ol class="items">
             {items.map((item) => (
