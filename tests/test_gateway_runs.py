@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import toy
 from gate import Gate
+from meshkiln.gateway.admission import Admission
+from meshkiln.gateway.estimates import Estimated, Estimates, Scale
+from meshkiln.gateway.flows import Flows, Place
 from meshkiln.gateway.job import Ask, Job
 from meshkiln.gateway.runs import Runs
 from meshkiln.gateway.service import AT_ONCE
 from meshkiln.gateway.turns import Turns
 from meshkiln.request import Request, canonical_request
+from meshkiln.workers.fair import FairQueue
 from serving import serving, until
 
 PNG = {"content-type": "image/png"}
@@ -34,7 +43,7 @@ def job(id: str, client: str = "a", deadline: float | None = None, priority: int
 
 
 def runs(most: int = 1, joining: bool = True) -> Runs:
-    return Runs(most, lambda request: 2.0, joining)
+    return Runs(most, Estimates(lambda stage, parameters: 0.5), joining)
 
 
 # Turns.
@@ -89,6 +98,60 @@ def test_who_is_passed_over_keeps_his_place() -> None:
     assert turns.pop(but={"a"}) == "b0"
     assert turns.pop(but={"a"}) is None
     assert order(turns) == ["a0", "a1"]
+
+
+def by_rounds(lines: dict[str, list[str]]) -> list[str]:
+    """The order of turns, by walking all of it: the first of each line, then the second of each."""
+    rounds = itertools.zip_longest(*lines.values())
+    return list(dict.fromkeys(item for items in rounds for item in items if item is not None))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_place_is_what_walking_the_whole_queue_gives(data: st.DataObject) -> None:
+    turns: Turns[str] = Turns()
+    lines: dict[str, list[str]] = {}
+    ranks: dict[tuple[str, str], int] = {}
+    weights = {f"i{number}": float(number) for number in range(12)}
+
+    def leave(item: str) -> None:
+        for client in [client for client, line in lines.items() if item in line]:
+            lines[client].remove(item)
+            del ranks[client, item]
+            if not lines[client]:
+                del lines[client]
+
+    for _ in range(data.draw(st.integers(1, 40))):
+        does = data.draw(st.sampled_from(["add", "add", "add", "pop", "remove", "look"]))
+        item, client = data.draw(st.sampled_from(sorted(weights))), data.draw(st.sampled_from("abcd"))
+        if does == "add":
+            priority = data.draw(st.integers(-1, 1))
+            turns.add(item, client, priority)
+            line = lines.setdefault(client, [])
+            if priority > ranks.get((client, item), -9):
+                if item in line:
+                    line.remove(item)
+                ranks[client, item] = priority
+                at = sum(ranks[client, other] >= priority for other in line)
+                line.insert(at, item)
+        elif does == "pop":
+            but = data.draw(st.sets(st.sampled_from("abcd"), max_size=2))
+            first = next((client for client in lines if client not in but), None)
+            assert turns.pop(but) == (None if first is None else lines[first][0])
+            if first is not None:
+                lines[first] = lines.pop(first)
+                leave(lines[first][0])
+        elif does == "remove":
+            turns.remove(item)
+            leave(item)
+        walked = by_rounds(lines)
+        if does == "look":
+            assert turns.first(3) == walked[:3]
+            if walked:
+                place = data.draw(st.integers(0, len(walked) - 1))
+                weight = sum(weights[other] for other in walked[:place])
+                assert turns.before(walked[place], weights.__getitem__) == (place, weight)
+    assert list(turns) == by_rounds(lines)
 
 
 # Runs.
@@ -158,6 +221,93 @@ def test_without_single_flight_every_job_has_a_run() -> None:
     every = runs(joining=False)
     assert every.join(job("1"), request(b"p"))[0] is not every.join(job("2"), request(b"p"))[0]
     assert len(every) == 2
+
+
+@dataclass(eq=False)
+class Item:
+    """What the workers' queue knows of a generation."""
+
+    client: str
+    priority: int
+    group: float
+    order: tuple[float, int]
+    charged: float = 0.0
+    share: float = 0.0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_served_before_a_newcomer_is_what_the_workers_queue_says(data: st.DataObject) -> None:
+    clients, priorities = st.sampled_from("abc"), st.integers(-1, 5)
+    seconds = st.integers(0, 6).map(lambda number: number / 2)
+    queue: FairQueue[Item] = FairQueue(lambda item: item.group)
+    flows: Flows[Item] = Flows()
+    begun = []
+    for number in range(data.draw(st.integers(0, 20))):
+        age = float(data.draw(st.integers(0, 5)))
+        item = Item(data.draw(clients), data.draw(priorities), data.draw(seconds), (age, number))
+        place = Place(item.client, item.priority, item.order)
+        does = data.draw(st.sampled_from(["waits", "waits", "has begun", "left"]))
+        if does == "has begun":
+            begun.append((place, item.group))
+        else:
+            flows.put(item, Place("a", 0, (9.0, number)))  # it moves, and it may go
+            flows.put(item, place)
+        if does == "left":
+            flows.remove(item)
+        else:
+            queue.push(item)
+    newcomer = Item(data.draw(clients), data.draw(priorities), data.draw(seconds), (math.inf, 100))
+    queue.push(newcomer)
+    before = flows.before(newcomer.client, newcomer.priority, newcomer.group, lambda item: item.group, begun)
+    assert before == queue.ahead(newcomer)[1]
+
+
+def admitted(waiting: int, clients: int) -> tuple[int, int]:
+    """Of 21 more where so many wait: how often a stage's cost is asked for them, and how often a run is weighed."""
+    asked, weighed = 0, 0
+
+    def cost(stage: object, parameters: object) -> float:
+        nonlocal asked
+        asked += 1
+        return 0.5
+
+    class Counting(Scale):
+        def __call__(self, run: Estimated) -> float:
+            nonlocal weighed
+            weighed += 1
+            return super().__call__(run)
+
+    estimates = Estimates(cost, clock=lambda: 0.0)
+    estimates._scale = Counting(estimates.seconds)
+    every = Runs(1, estimates)
+    admission = Admission(lambda: 0.0, 1, 1e9, 10**9)
+
+    def post(number: int) -> None:
+        admission.admit(every)
+        client = f"c{number % clients}"
+        admission.in_time(every, client, 0, 2.0, 1e9)
+        asked_for = canonical_request(toy.ENGINE, b"%d" % number, {"seed": number})
+        every.join(Job(str(number), Ask("toy", {}), "", client, created=float(number)), asked_for)
+        every.begin()
+        for _ in every.moved(10):
+            pass
+        assert every.place(str(number), 1) is not None
+
+    for number in range(waiting):
+        post(number)
+    asked = weighed = 0
+    for number in range(waiting, waiting + 21):
+        post(number)
+    assert len(every) == waiting + 21
+    return asked, weighed
+
+
+@pytest.mark.parametrize("clients", [1, 7, 5000])
+def test_admission_does_no_more_work_when_more_wait(clients: int) -> None:
+    few, many = admitted(50, clients), admitted(1000, clients)
+    assert many == few
+    assert max(many) <= 21 * 12
 
 
 # Through HTTP, with a worker that stands at a gate.

@@ -7,11 +7,14 @@ join ─┬─ waits (turns between clients) ── begin ── over
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from meshkiln.gateway.estimates import Estimates, Scale
+from meshkiln.gateway.flows import Flows, Place
 from meshkiln.gateway.job import Job
 from meshkiln.gateway.turns import Turns
 from meshkiln.request import Request
@@ -24,16 +27,21 @@ if TYPE_CHECKING:
 class Run:
     """One distinct request being served.
 
+    kind : see `Estimates`; number : from 0, rising
     jobs : those that wait for it, by id
     begun : whether it is in the kiln; its deadline and client are fixed from then on
     client : on whose account it is worked on
     told : what was told of its stages, for those who join later; step : and of the steps of the one it is at
+    done : how many of its stages, from the first, need not run any more
+    position : what was told of its turn, 0 when somebody has not been told
     trace : of its generation, when somebody traces
     """
 
     name: tuple[Any, ...]
     request: Request
     refresh: bool
+    kind: int
+    number: int
     jobs: dict[str, Job] = field(default_factory=dict)
     begun: bool = False
     deadline: float | None = None
@@ -41,7 +49,36 @@ class Run:
     task: asyncio.Task[None] | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
     step: dict[str, Any] | None = None
+    done: int = 0
+    position: int = 0
     trace: Generation | None = None
+    urgency: Counter[int] = field(default_factory=Counter)
+
+    def take(self, job: Job) -> None:
+        """Have `job` hang on it."""
+        self.jobs[job.id] = job
+        self.urgency[job.priority] += 1
+        self.position = 0
+
+    def drop(self, id: str) -> None:
+        """Let a job go."""
+        job = self.jobs.pop(id, None)
+        if job is not None:
+            self.urgency -= Counter([job.priority])
+
+    def tell(self, stage: dict[str, Any]) -> None:
+        """Keep what is told of one of its stages."""
+        self.told.append(stage)
+        if stage["state"] == "done":
+            names = [stage.name for stage in self.request.engine.stages]
+            self.done = max(self.done, names.index(stage["stage"]) + 1)
+
+    @property
+    def place(self) -> Place:
+        """Where the workers' queue has it, or will have it."""
+        first = next(iter(self.jobs.values()))
+        client = self.client if self.begun else first.client
+        return Place(client, max(self.urgency), (first.created, self.number))
 
     @property
     def latest(self) -> float | None:
@@ -60,19 +97,23 @@ class Runs:
 
     most : how many may be in the kiln at one time; as many again for clients of whom none is there, since what is in
         the kiln is worked on fairly, and who waits before it is not
-    expected : compute seconds of a request by what was measured; 0 while nothing was
+    estimates : what they are expected to take
     joining : False gives each job a run of its own
     """
 
-    def __init__(self, most: int, expected: Callable[[Request], float], joining: bool = True) -> None:
+    def __init__(self, most: int, estimates: Estimates, joining: bool = True) -> None:
         self.most = most
-        self.expected = expected
+        self.estimates = estimates
         self.joining = joining
         self.active: set[Run] = set()
         self._joinable: dict[tuple[Any, ...], Run] = {}
         self._turns: Turns[Run] = Turns()
+        self._flows: Flows[Run] = Flows()
         self._of_job: dict[str, Run] = {}
-        self._places: dict[Run, tuple[int, float]] | None = None
+        self._numbers = itertools.count()
+        # How many there are of each kind, and one of them.
+        self._kinds: dict[int, tuple[int, Run]] = {}
+        self._begun: tuple[Scale, float] | None = None  # what the active ones are expected to take
 
     @property
     def waiting(self) -> int:
@@ -92,12 +133,12 @@ class Runs:
         run = self._joinable.get(name) if self.joining else None
         joined = run is not None and run.takes(job)
         if run is None or not joined:
-            run = self._joinable[name] = Run(name, request, job.ask.refresh)
-        run.jobs[job.id] = job
+            run = self._joinable[name] = self._new(name, request, job.ask.refresh)
+        run.take(job)
         self._of_job[job.id] = run
         if not run.begun:
             self._turns.add(run, job.client, job.priority)
-        self._places = None
+            self._flows.put(run, run.place)
         return run, joined
 
     def begin(self) -> Run | None:
@@ -112,7 +153,8 @@ class Runs:
             there = Counter(other.client for other in self.active)
             run.client = min((job.client for job in run.jobs.values()), key=there.__getitem__)
             self.active.add(run)
-            self._places = None
+            self._begun = None
+            self._flows.remove(run)
         return run
 
     def leave(self, id: str) -> Run | None:
@@ -120,8 +162,10 @@ class Runs:
         run = self._of_job.pop(id, None)
         if run is None:
             return None
-        run.jobs.pop(id, None)
+        run.drop(id)
         if run.jobs:
+            if not run.begun:
+                self._flows.put(run, run.place)
             return None
         self.over(run)
         return run
@@ -132,9 +176,9 @@ class Runs:
             del self._joinable[run.name]
         for id in run.jobs:
             self._of_job.pop(id, None)
-        self.active.discard(run)
-        self._turns.remove(run)
-        self._places = None
+        if run in self.active or run in self._turns:
+            self._forget(run)
+            self.estimates.ended()
         return list(run.jobs.values())
 
     def of_job(self, id: str) -> Run | None:
@@ -143,28 +187,53 @@ class Runs:
 
     def seconds(self) -> float:
         """Estimated compute seconds of everything that waits or runs."""
-        return sum(self.expected(run.request) for run in (*self.active, *self._turns))
+        scale = self.estimates.now()
+        return sum(count * scale(one) for count, one in self._kinds.values())
+
+    def before(self, client: str, priority: int, needed: float) -> float:
+        """Compute seconds that are served before a newcomer of that client, in the order in which workers serve.
+
+        needed : compute seconds of what he asks
+        """
+        scale = self.estimates.now()
+        begun = [(run.place, scale.left(run)) for run in self.active if run.jobs]
+        return self._flows.before(client, priority, needed, scale, begun)
 
     def place(self, id: str, workers: int) -> tuple[int, float] | None:
         """How many turns come before a job's (0: it is being made) and the estimated seconds left; None when over."""
         run = self._of_job.get(id)
         if run is None:
             return None
-        if self._places is None:
-            self._places = self._all_places(workers)
-        return self._places.get(run)
+        scale = self.estimates.now()
+        if self._begun is None or self._begun[0] is not scale:
+            self._begun = scale, sum(map(scale, self.active))
+        begun = self._begun[1]
+        if run.begun:
+            return 0, max(scale(run), begun / workers)
+        place, before = self._turns.before(run, scale)
+        return place + 1, (begun + before + scale(run)) / workers
 
-    def _all_places(self, workers: int) -> dict[Run, tuple[int, float]]:
-        ahead = sum(self.expected(run.request) for run in self.active)
-        places = {run: (0, max(self.expected(run.request), ahead / workers)) for run in self.active}
-        for place, run in enumerate(self._turns):
-            ahead += self.expected(run.request)
-            places[run] = place + 1, ahead / workers
-        return places
+    def moved(self, most: int) -> Iterator[tuple[int, Run]]:
+        """Of the first so many that wait, those of whose place somebody has not been told, with it (from 1)."""
+        for position, run in enumerate(self._turns.first(most), 1):
+            if run.position != position:
+                run.position = position
+                yield position, run
 
-    def __iter__(self) -> Iterator[Run]:
-        """Those that wait, in the order of their turns."""
-        return iter(self._turns)
+    def _new(self, name: tuple[Any, ...], request: Request, refresh: bool) -> Run:
+        run = Run(name, request, refresh, self.estimates.kind(request), next(self._numbers))
+        count, _ = self._kinds.get(run.kind, (0, run))
+        self._kinds[run.kind] = count + 1, run
+        return run
+
+    def _forget(self, run: Run) -> None:
+        self.active.discard(run)
+        self._begun = None
+        self._turns.remove(run)
+        self._flows.remove(run)
+        count, one = self._kinds.pop(run.kind)
+        if count > 1:
+            self._kinds[run.kind] = count - 1, one
 
 
 def name_of(request: Request, refresh: bool) -> tuple[Any, ...]:

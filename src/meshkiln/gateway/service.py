@@ -10,7 +10,6 @@ Everything here happens on one event loop, but for the database and the store, w
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -28,6 +27,7 @@ from meshkiln.errors import (
 )
 from meshkiln.gateway import house
 from meshkiln.gateway.admission import Admission
+from meshkiln.gateway.estimates import Estimates
 from meshkiln.gateway.events import Logs, at_its_end
 from meshkiln.gateway.job import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, Ask, Job
 from meshkiln.gateway.jobs import Jobs
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16
 """Distinct generations in the kiln at one time, for each worker: enough for full batches; the rest waits its turn."""
+TOLD = 100
+"""Of so many that wait first, those who follow are told how they come forward."""
 PAUSE = 30.0
 """Seconds after which who is refused while intake is paused may ask again."""
 
@@ -84,14 +86,15 @@ class Service:
         self.pool = pool
         self.jobs = jobs
         self.lanes = self.workers = workers
-        self.admission = Admission(pool, workers, queue_seconds, queue_generations)
+        self.estimates = Estimates(pool.estimate)
+        self.admission = Admission(pool.free_in, workers, queue_seconds, queue_generations)
         self.logs = Logs()
         self.accepting = True
         self.succeeded: Succeeded = lambda job, result, led: None
         self.ended: Ended = lambda job: None
         self.paused = False
         self.traces: Traces | None = None
-        self.runs = Runs(AT_ONCE * workers, self.admission.expected, joining)
+        self.runs = Runs(AT_ONCE * workers, self.estimates, joining)
         self._ends: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopping = asyncio.Event()
@@ -265,7 +268,7 @@ class Service:
     def _needed(self, ask: Ask, request: Request) -> float:
         """Compute seconds of the stages that have to run: what is stored is not made again."""
         missing = request.engine.stages if ask.refresh else self.kilns[ask.engine].missing(request)
-        return self.admission.seconds(missing, request.parameters)
+        return self.estimates.seconds(missing, request.parameters)
 
     def _enqueue(self, job: Job, request: Request) -> None:
         self._ends.setdefault(job.id, asyncio.Event())
@@ -382,6 +385,6 @@ class Service:
         return changed
 
     def _tell_places(self) -> None:
-        for ahead, run in enumerate(itertools.islice(self.runs, 100)):
-            for job in run.jobs.values():
-                self.logs.tell(job.id, "queue", {"position": ahead + 1})
+        for position, run in self.runs.moved(TOLD):
+            for id in run.jobs:
+                self.logs.tell(id, "queue", {"position": position})

@@ -104,7 +104,7 @@ class FairQueue(Generic[Q]):
         name = _flow_name(item)
         flow = self._flows.get(name)
         if flow is None:
-            weight = self._weights.get(item.client, 1.0) * PRIORITY_WEIGHT ** name[1]
+            weight = self._weights.get(item.client, 1.0) * share(item.priority)
             flow = self._flows[name] = _Flow(weight, self._now)
         elif not flow.groups:
             flow.start = max(flow.start, self._now)
@@ -206,9 +206,15 @@ class FairQueue(Generic[Q]):
         self._length -= 1
 
 
-def _bounded(priority: int) -> int:
+def bounded(priority: int) -> int:
+    """The priority that counts."""
     return max(-PRIORITY_BOUND, min(PRIORITY_BOUND, priority))
 
 
+def share(priority: int) -> float:
+    """The weight of a flow of that priority, of a client whose own weight is 1."""
+    return PRIORITY_WEIGHT ** bounded(priority)
+
+
 def _flow_name(item: Queued) -> tuple[str, int]:
-    return (item.client, _bounded(item.priority))
+    return (item.client, bounded(item.priority))
