@@ -126,7 +126,10 @@ def _traffic(http: httpx.Client, over: threading.Event) -> None:
     with ThreadPoolExecutor(3) as callers:
         while not over.is_set():
             new = made[turn % len(made)]
-            asked = [callers.submit(_post, http, new, f"depth={1 + turn / 100:g}") for _ in range(1 + (turn % 3 == 0))]
+            asked = [
+                callers.submit(_post, http, new, f"depth={1 + turn % 2000 / 1000:g}")
+                for _ in range(1 + (turn % 3 == 0))
+            ]
             asked += [callers.submit(_post, http, made[n], "depth=1") for n in range(turn % 4)]
             for answer in asked:
                 answer.result()
@@ -137,7 +140,7 @@ def _traffic(http: httpx.Client, over: threading.Event) -> None:
                 http.delete(accepted["links"]["self"])
             # The same again, as it is where people share links.
             for _ in range(5 + turn % 7):
-                _post(http, new, f"depth={1 + turn / 100:g}")
+                _post(http, new, f"depth={1 + turn % 2000 / 1000:g}")
             turn += 1
 
 
