@@ -257,9 +257,11 @@ def test_what_is_served_before_a_newcomer_is_what_the_workers_queue_says(data: s
             flows.remove(item)
         else:
             queue.push(item)
-    newcomer = Item(data.draw(clients), data.draw(priorities), data.draw(seconds), (math.inf, 100))
+    age = data.draw(st.sampled_from([math.inf, 2.0]))
+    newcomer = Item(data.draw(clients), data.draw(priorities), data.draw(seconds), (age, 100))
     queue.push(newcomer)
-    before = flows.before(newcomer.client, newcomer.priority, newcomer.group, lambda item: item.group, begun)
+    place = Place(newcomer.client, newcomer.priority, newcomer.order)
+    before = flows.before(place, newcomer.group, lambda item: item.group, begun)
     assert before == queue.ahead(newcomer)[1]
 
 
@@ -449,6 +451,49 @@ def test_a_deadline_is_refused_by_the_fair_turn_and_not_by_all_that_waits(tmp_pa
         # Who has fifty waiting comes after his own, unless this one is more urgent to him than they are.
         assert post(client, b"fifty-first", f"timeout={20 * cost}").status_code == 504
         assert post(client, b"urgent", f"timeout={20 * cost}&priority=3").status_code == 202
+
+
+def test_who_joins_is_judged_by_what_is_left_of_it(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    kinds = {"toy": gate.engine("wait_half_way")}
+    with serving(tmp_path, kinds=kinds, memory=False, disk=False, batching=False) as client:
+        first = post(client, b"measured", "steps=8").headers["location"]
+        until(lambda: client.get(first).json()["state"] == "running")
+        time.sleep(2.0)
+        gate.open()
+        until(lambda: client.get(first).json()["state"] == "succeeded")
+        gate.close()
+        cost = client.get(first).json()["cost_seconds"]
+        made = post(client, b"same", "steps=8").headers["location"]
+        with client.stream("GET", f"{made}/events") as stream:
+            next(line for line in stream.iter_lines() if '"step": 4' in line)
+        # Half of it is to come: that is too late for the one, and soon enough for the other.
+        refused = post(client, b"same", f"steps=8&timeout={0.3 * cost}")
+        assert (refused.status_code, refused.json()["type"]) == (504, "urn:meshkiln:problem:deadline-passed")
+        told = re.findall(r"in about (\S+) s", refused.json()["detail"])
+        assert float(told[0]) == pytest.approx(cost / 2, abs=0.1)
+        assert post(client, b"same", f"steps=8&timeout={0.9 * cost}").status_code == 202
+        # What waits is all to come, after what is being made.
+        for number in range(AT_ONCE):
+            assert post(client, b"other%d" % number, "steps=8").status_code == 202
+        waits = client.get("/v1/generations?limit=1").json()["generations"][0]
+        assert waits["state"] == "queued"
+        last = b"other%d" % (AT_ONCE - 1)
+        assert post(client, last, f"steps=8&timeout={3 * cost}").status_code == 504
+        assert post(client, last, f"steps=8&timeout={(AT_ONCE + 2) * cost}").status_code == 202
+        # Asked for by somebody else, it is his first.
+        with elsewhere(client) as other:
+            assert post(other, last, f"steps=8&timeout={3 * cost}").status_code == 202
+        gate.open()
+
+
+def test_a_stage_without_steps_may_be_nearly_done(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, gate):
+        cost = measured(client, gate)
+        post(client, b"same")
+        until(lambda: gate.waiting() == 1)
+        assert post(client, b"same", f"timeout={0.2 * cost}").status_code == 504
+        until(lambda: post(client, b"same", f"timeout={0.2 * cost}").status_code == 202)
 
 
 def test_a_deadline_that_the_fair_turn_meets_is_met_behind_fifty(tmp_path: Path) -> None:

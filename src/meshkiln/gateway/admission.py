@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshkiln.errors import DeadlinePassed, QueueFull
-from meshkiln.gateway.runs import Runs
+from meshkiln.gateway.runs import Run, Runs
 
 
 class Admission:
@@ -46,10 +46,24 @@ class Admission:
 
         needed : compute seconds of what has to run for it
         """
+        self._judge(runs.before(client, priority, needed), needed, timeout)
+
+    def join_in_time(
+        self, runs: Runs, run: Run, client: str, priority: int, needed: float, timeout: float, now: float
+    ) -> None:
+        """The same for who joins `run`: by what is left of it. now : by the clock of the event loop"""
+        if run.begun:
+            _require(runs.left(run, now), timeout)
+        else:
+            self._judge(runs.before_joined(run, client, priority, needed), needed, timeout)
+
+    def _judge(self, before: float, needed: float, timeout: float) -> None:
         # What a worker has in hand is finished first, whoever's it is.
-        before = max(runs.before(client, priority, needed) / self.workers, self.free_in())
-        expected = before + needed
-        if expected > timeout:
-            raise DeadlinePassed(
-                f"the result would be ready in about {expected:.1f} s, after the deadline in {timeout:.1f} s"
-            )
+        _require(max(before / self.workers, self.free_in()) + needed, timeout)
+
+
+def _require(expected: float, timeout: float) -> None:
+    if expected > timeout:
+        raise DeadlinePassed(
+            f"the result would be ready in about {expected:.1f} s, after the deadline in {timeout:.1f} s"
+        )

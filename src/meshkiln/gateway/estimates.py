@@ -41,13 +41,14 @@ class Scale:
 
     def __call__(self, run: Estimated) -> float:
         """Of its whole line."""
-        return self._of(run, 0)
+        return self.beyond(run, 0)
 
     def left(self, run: Estimated) -> float:
         """Of what is not done of it."""
-        return self._of(run, run.done)
+        return self.beyond(run, run.done)
 
-    def _of(self, run: Estimated, done: int) -> float:
+    def beyond(self, run: Estimated, done: int) -> float:
+        """Of its stages but the first `done`."""
         name = (run.kind, done)
         known = self._known.get(name)
         if known is None:

@@ -17,6 +17,7 @@ from meshkiln.workers.fair import PRIORITY_BOUND, bounded, share
 T = TypeVar("T", bound=Hashable)
 Order = tuple[float, int]
 Flow = tuple[str, int]
+_Line = tuple[list[Order], Totals[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Flows(Generic[T]):
     """What waits. scale, wherever it is given : seconds of an item, see `Totals`"""
 
     def __init__(self) -> None:
-        self._lines: dict[Flow, tuple[list[Order], Totals[T]]] = {}
+        self._lines: dict[Flow, _Line[T]] = {}
         self._places: dict[T, Place] = {}
 
     def put(self, item: T, place: Place) -> None:
@@ -63,45 +64,52 @@ class Flows(Generic[T]):
                 del self._lines[place.flow]
 
     def before(
-        self,
-        client: str,
-        priority: int,
-        needed: float,
-        scale: Callable[[T], float],
-        begun: Iterable[tuple[Place, float]] = (),
+        self, place: Place, needed: float, scale: Callable[[T], float], begun: Iterable[tuple[Place, float]] = ()
     ) -> float:
-        """Seconds that are served before a newcomer of that client.
+        """Seconds that are served before somebody who is not here and would stand at `place`.
 
-        needed : seconds of what the newcomer wants
+        needed : seconds of what he wants
         begun : places, and seconds that are left, of what is in the queue beside what waits here
         """
-        # As `FairQueue.ahead`: all of one's own, and of every other flow what has its turn no later than this.
+        # As `FairQueue.ahead`: the older ones of his own flow, and of every other what has its turn before him.
         others: dict[Flow, list[tuple[Order, float]]] = defaultdict(list)
-        for place, left in begun:
-            others[place.flow].append((place.order, left))
-        own = (client, bounded(priority))
-        before = sum(left for _, left in others.pop(own, ()))
+        for other, left in begun:
+            others[other.flow].append((other.order, left))
+        own, order = place.flow, place.order
+        before = sum(left for other, left in others.pop(own, ()) if other < order)
         if own in self._lines:
             orders, items = self._lines[own]
-            before += items.first(len(orders), scale)
-        turn = (before + needed) / share(priority)
+            before += items.first(bisect_left(orders, order), scale)
+        turn = (before + needed) / share(place.priority)
         bounds = {of: turn * share(of) for of in range(-PRIORITY_BOUND, PRIORITY_BOUND + 1)}
         for flow, begun_of_it in others.items():
-            before += self._within(flow, bounds[flow[1]], scale, sorted(begun_of_it))
-        for flow, (_, items) in self._lines.items():
+            line = self._lines.get(flow) or ([], Totals[T]())
+            before += _within(line, sorted(begun_of_it), bounds[flow[1]], order, scale)
+        for flow, line in self._lines.items():
             if flow != own and flow not in others:
-                before += items.first(items.within(bounds[flow[1]], scale), scale)
+                before += line[1].first(_reached(line, bounds[flow[1]], order, scale), scale)
         return before
 
-    def _within(self, flow: Flow, bound: float, scale: Callable[[T], float], begun: list[tuple[Order, float]]) -> float:
-        """Seconds of the longest beginning of a flow that takes no more than `bound`."""
-        orders, items = self._lines.get(flow) or ([], Totals[T]())
-        passed = 0.0
-        for order, left in begun:
-            place = bisect_left(orders, order)
-            reached = min(place, items.within(bound - passed, scale))
-            seconds = passed + items.first(reached, scale)
-            if reached < place or seconds + left > bound:
-                return seconds
-            passed += left
-        return passed + items.first(items.within(bound - passed, scale), scale)
+
+def _within(
+    line: _Line[T], begun: list[tuple[Order, float]], bound: float, order: Order, scale: Callable[[T], float]
+) -> float:
+    """Seconds of those of a flow whose turn comes within `bound` of its seconds, of equal ones the older."""
+    orders, items = line
+    passed = 0.0
+    for other, left in begun:
+        place = bisect_left(orders, other)
+        reached = min(place, _reached(line, bound - passed, order, scale))
+        seconds = passed + items.first(reached, scale)
+        if reached < place or (seconds + left, other) > (bound, order):
+            return seconds
+        passed += left
+    return passed + items.first(_reached(line, bound - passed, order, scale), scale)
+
+
+def _reached(line: _Line[T], bound: float, order: Order, scale: Callable[[T], float]) -> int:
+    orders, items = line
+    reached = items.within(bound, scale)
+    while reached and orders[reached - 1] > order and items.first(reached, scale) == bound:
+        reached -= 1
+    return reached

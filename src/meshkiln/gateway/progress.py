@@ -43,7 +43,7 @@ class Progress:
 
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "stage":
-            self.run.tell(data)
+            self.run.tell(data, self.loop.time())
         self.run.step = data if kind == "step" else None
         for id in self.run.jobs:
             self.logs.tell(id, kind, data)

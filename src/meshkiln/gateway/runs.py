@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Run:
     client : on whose account it is worked on
     told : what was told of its stages, for those who join later; step : and of the steps of the one it is at
     done : how many of its stages, from the first, need not run any more
+    since : when the one after them was asked for, by the clock of the event loop
     position : what was told of its turn, 0 when somebody has not been told
     trace : of its generation, when somebody traces
     """
@@ -50,6 +52,7 @@ class Run:
     told: list[dict[str, Any]] = field(default_factory=list)
     step: dict[str, Any] | None = None
     done: int = 0
+    since: float = 0.0
     position: int = 0
     trace: Generation | None = None
     urgency: Counter[int] = field(default_factory=Counter)
@@ -66,9 +69,12 @@ class Run:
         if job is not None:
             self.urgency -= Counter([job.priority])
 
-    def tell(self, stage: dict[str, Any]) -> None:
+    def tell(self, stage: dict[str, Any], now: float) -> None:
         """Keep what is told of one of its stages."""
+        if self.told and self.told[-1] == stage:
+            return  # a stage may say again that it has begun, to learn whether anybody still waits
         self.told.append(stage)
+        self.since = now
         if stage["state"] == "done":
             names = [stage.name for stage in self.request.engine.stages]
             self.done = max(self.done, names.index(stage["stage"]) + 1)
@@ -87,9 +93,9 @@ class Run:
         given = [deadline for deadline in deadlines if deadline is not None]
         return None if not given or len(given) < len(deadlines) else max(given)
 
-    def takes(self, job: Job) -> bool:
-        """Whether `job` can hang on it: what has begun with an earlier deadline may end before its time."""
-        return not self.begun or self.deadline is None or (job.deadline is not None and job.deadline <= self.deadline)
+    def takes(self, deadline: float | None) -> bool:
+        """Whether a job can hang on it: what has begun with an earlier deadline may end before its time."""
+        return not self.begun or self.deadline is None or (deadline is not None and deadline <= self.deadline)
 
 
 class Runs:
@@ -123,16 +129,17 @@ class Runs:
     def __len__(self) -> int:
         return len(self._turns) + len(self.active)
 
-    def there(self, name: tuple[Any, ...]) -> bool:
-        """Whether a job of that request would join a run instead of waiting for a turn of its own."""
-        return self.joining and name in self._joinable
+    def there(self, name: tuple[Any, ...], deadline: float | None) -> Run | None:
+        """The run that a job of that request would join instead of waiting for a turn of its own."""
+        run = self._joinable.get(name) if self.joining else None
+        return run if run is not None and run.takes(deadline) else None
 
     def join(self, job: Job, request: Request) -> tuple[Run, bool]:
         """The run that serves `job`, and whether it was there."""
         name = name_of(request, job.ask.refresh)
-        run = self._joinable.get(name) if self.joining else None
-        joined = run is not None and run.takes(job)
-        if run is None or not joined:
+        run = self.there(name, job.deadline)
+        joined = run is not None
+        if run is None:
             run = self._joinable[name] = self._new(name, request, job.ask.refresh)
         run.take(job)
         self._of_job[job.id] = run
@@ -195,9 +202,27 @@ class Runs:
 
         needed : compute seconds of what he asks
         """
+        return self._before(Place(client, priority, (math.inf, 0)), needed)
+
+    def before_joined(self, run: Run, client: str, priority: int, needed: float) -> float:
+        """The same for one that waits, when somebody joins it: the sooner of his turn and the one that it has."""
+        stands = run.place
+        urgent = max(priority, stands.priority)
+        self._flows.remove(run)
+        try:
+            before = self._before(Place(stands.client, urgent, stands.order), needed)
+            return before if client == stands.client else min(before, self.before(client, urgent, needed))
+        finally:
+            self._flows.put(run, stands)
+
+    def left(self, run: Run, now: float) -> float:
+        """Compute seconds that are left of one that has begun, at the least."""
         scale = self.estimates.now()
-        begun = [(run.place, scale.left(run)) for run in self.active if run.jobs]
-        return self._flows.before(client, priority, needed, scale, begun)
+        left = scale.left(run)
+        in_hand = left - scale.beyond(run, run.done + 1)
+        # A stage without steps may be as far as it can be since it was asked for.
+        passed = now - run.since if run.step is None else in_hand * run.step["step"] / run.step["steps"]
+        return left - max(0.0, min(in_hand, passed))
 
     def place(self, id: str, workers: int) -> tuple[int, float] | None:
         """How many turns come before a job's (0: it is being made) and the estimated seconds left; None when over."""
@@ -219,6 +244,11 @@ class Runs:
             if run.position != position:
                 run.position = position
                 yield position, run
+
+    def _before(self, place: Place, needed: float) -> float:
+        scale = self.estimates.now()
+        begun = [(run.place, scale.left(run)) for run in self.active if run.jobs]
+        return self._flows.before(place, needed, scale, begun)
 
     def _new(self, name: tuple[Any, ...], request: Request, refresh: bool) -> Run:
         run = Run(name, request, refresh, self.estimates.kind(request), next(self._numbers))

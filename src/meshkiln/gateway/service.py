@@ -189,12 +189,16 @@ class Service:
             raise PoolClosed("the server is shutting down; ask again when it is back")
         if self.paused:
             raise Paused(f"intake is paused; {self.runs.waiting + len(self.runs.active)} generations go on", PAUSE)
-        if not self.runs.there(name_of(request, ask.refresh)):
-            self.admission.admit(self.runs)
-            if timeout is not None:
-                needed = await asyncio.to_thread(self._needed, ask, request)
-                self.admission.in_time(self.runs, client, priority, needed, timeout)
         deadline = None if timeout is None else time.time() + timeout
+        if self._joined(ask, request, deadline) is None:
+            self.admission.admit(self.runs)
+        if timeout is not None:
+            needed = await asyncio.to_thread(self._needed, ask, request)
+            run, now = self._joined(ask, request, deadline), asyncio.get_running_loop().time()
+            if run is None:
+                self.admission.in_time(self.runs, client, priority, needed, timeout)
+            else:
+                self.admission.join_in_time(self.runs, run, client, priority, needed, timeout, now)
         job, new = await asyncio.to_thread(
             lambda: self.jobs.accept(
                 ask, picture, client=client, priority=priority, deadline=deadline, idempotency=idempotency
@@ -264,6 +268,9 @@ class Service:
     def _request(self, ask: Ask, picture: bytes) -> Request:
         request, _ = self.kiln(ask.engine).request(picture, ask.parameters, ask.recipe)
         return request
+
+    def _joined(self, ask: Ask, request: Request, deadline: float | None) -> Run | None:
+        return self.runs.there(name_of(request, ask.refresh), deadline)
 
     def _needed(self, ask: Ask, request: Request) -> float:
         """Compute seconds of the stages that have to run: what is stored is not made again."""
