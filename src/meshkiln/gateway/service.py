@@ -29,8 +29,9 @@ from meshkiln.gateway import house
 from meshkiln.gateway.admission import Admission
 from meshkiln.gateway.estimates import Estimates
 from meshkiln.gateway.events import Logs, at_its_end
-from meshkiln.gateway.job import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, Ask, Job
+from meshkiln.gateway.job import CANCELLED, FAILED, QUEUED, SUCCEEDED, Ask, Job
 from meshkiln.gateway.jobs import Jobs
+from meshkiln.gateway.living import Living
 from meshkiln.gateway.problems import problem_of
 from meshkiln.gateway.progress import Progress
 from meshkiln.gateway.represent import of_end
@@ -95,9 +96,7 @@ class Service:
         self.paused = False
         self.traces: Traces | None = None
         self.runs = Runs(AT_ONCE * workers, self.estimates, joining)
-        self._ends: dict[str, asyncio.Event] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._stopping = asyncio.Event()
+        self._living = Living(jobs, self.logs, lambda job: self._begin(self._too_late(job)))
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself holds tasks weakly
 
     # Life.
@@ -108,8 +107,7 @@ class Service:
         if unfinished:
             log.warning("going on with %d jobs that were accepted before", len(unfinished))
         for job in unfinished:
-            self._ends[job.id] = asyncio.Event()
-            self.logs.open(job.id)
+            self._living.add(job)
         self._begin(self._resume(unfinished))
         self._begin(house.keep(self.jobs, self.pool))
 
@@ -124,14 +122,13 @@ class Service:
             except Exception as error:
                 await self._fail(job, error)
                 continue
-            if job.id in self._ends:  # not cancelled meanwhile
+            if job in self._living:  # not cancelled meanwhile
                 self._enqueue(job, request)
 
     def closing(self) -> None:
         """Accept nothing more, and let all go who wait for something: it is on disk for the next start."""
         self.accepting = False
-        self._stopping.set()
-        self.logs.stop()
+        self._living.release()
 
     async def stop(self, timeout: float) -> None:
         """Let what runs finish for `timeout` seconds. The rest is on disk for the next start."""
@@ -139,8 +136,7 @@ class Service:
         tasks = [run.task for run in self.runs.active if run.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
-        for timer in self._timers.values():
-            timer.cancel()
+        self._living.stop()
         tasks += self._tasks
         for task in tasks:
             task.cancel()
@@ -213,22 +209,11 @@ class Service:
 
     async def wait(self, job: Job, seconds: float | None = None) -> Job:
         """The job when it has ended, or as it is after `seconds`. Raises PoolClosed when the server stops meanwhile."""
-        ended = self._ends.get(job.id)
-        if ended is not None:
-            waits = [asyncio.ensure_future(event.wait()) for event in (ended, self._stopping)]
-            try:
-                await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-        found = await asyncio.to_thread(self.jobs.get, job.id) or job
-        if not found.done and self._stopping.is_set():
-            raise PoolClosed("the server is shutting down; the generation goes on when it is back")
-        return found
+        return await self._living.wait(job, seconds)
 
     async def cancel(self, job: Job) -> Job:
         """End `job` as cancelled; what others wait for goes on."""
-        changed = await self._end(job, CANCELLED)
+        changed = await self._living.end(job, CANCELLED)
         self._leave(job)
         if changed.state == CANCELLED:
             self.ended(changed)
@@ -278,12 +263,8 @@ class Service:
         return self.estimates.seconds(missing, request.parameters)
 
     def _enqueue(self, job: Job, request: Request) -> None:
-        self._ends.setdefault(job.id, asyncio.Event())
-        self.logs.open(job.id)
-        if job.deadline is not None:
-            self._timers[job.id] = asyncio.get_running_loop().call_later(
-                max(0.0, job.deadline - time.time()), lambda: self._begin(self._too_late(job))
-            )
+        self._living.add(job)
+        self._living.watch(job)
         run, joined = self.runs.join(job, request)
         self.logs.tell(job.id, "state", {"state": QUEUED, "joined": True} if joined else {"state": QUEUED})
         if run.begun:
@@ -293,7 +274,7 @@ class Service:
                 self.logs.tell(job.id, "stage", stage)
             if run.step is not None:
                 self.logs.tell(job.id, "step", run.step)
-            self._begin(self._begun(job))
+            self._begin(self._living.begun(job))
         self._next()
         self._tell_places()
 
@@ -344,7 +325,7 @@ class Service:
     async def _generate(self, run: Run) -> None:
         first = next(iter(run.jobs.values()))
         for job in list(run.jobs.values()):
-            await self._begun(job)
+            await self._living.begun(job)
         picture = await asyncio.to_thread(self.jobs.picture, first)
         kiln = self.kilns[first.ask.engine]
         format_ = str(run.request.parameters.get("format", "glb"))
@@ -368,28 +349,12 @@ class Service:
         for job in jobs:
             self.succeeded(job, result, job is jobs[0])
         for job in jobs:
-            await self._end(job, SUCCEEDED, result=told)
-
-    async def _begun(self, job: Job) -> None:
-        self.logs.tell(job.id, "state", {"state": RUNNING})
-        await asyncio.to_thread(self.jobs.update, job, state=RUNNING, started=time.time())
+            await self._living.end(job, SUCCEEDED, result=told)
 
     async def _fail(self, job: Job, error: Exception) -> None:
-        changed = await self._end(job, FAILED, error=problem_of(error).document())
+        changed = await self._living.end(job, FAILED, error=problem_of(error).document())
         if changed.state == FAILED:
             self.ended(changed)
-
-    async def _end(self, job: Job, state: str, **changes: Any) -> Job:
-        changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=time.time(), **changes)
-        self.logs.tell(job.id, "state", of_end(changed), end=True)
-        tell(changed.state, generation=job.id, seconds=round(time.time() - job.created, 3))
-        timer = self._timers.pop(job.id, None)
-        if timer is not None:
-            timer.cancel()
-        ended = self._ends.pop(job.id, None)
-        if ended is not None:
-            ended.set()
-        return changed
 
     def _tell_places(self) -> None:
         for position, run in self.runs.moved(TOLD):
