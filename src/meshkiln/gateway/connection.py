@@ -2,6 +2,10 @@
 
 What a request's body may take is bounded where it is read (`uploads`). Here it is who connects and sends nothing, who
 sends a head byte by byte or without end, who goes on sending what nobody reads, and who does not take an answer in.
+
+Of this the server offers nothing: that its protocol may be another class is all there is of a public way in (`http` of
+`uvicorn.Config`); its bounds on connections and on kept-alive ones say nothing of heads, and an application is asked
+only when a request is a task already. So steps of its class are taken here, in the order in which it takes them.
 """
 
 from __future__ import annotations
