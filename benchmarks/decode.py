@@ -20,27 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from meshkiln import engines
 from meshkiln.engines.vecset import (
     ENGINE,
-    bricks,
     cubes,
     decode,
     dense,
     grid,
-    manifest,
     patches,
     runtime,
-    sample,
     sparse,
 )
 from quality import cut, picture_files, run
-from results_file import Bar, Results
+from results_file import Bar, Results, code_of
 
 RESOLUTIONS = (64, 128, 256, 384, 512)
 WHOLE = 256
 """The largest grid that is decoded densely to the end."""
-TIMED = 3
-"""Shapes timed at each resolution: a dense grid of one takes a minute."""
 
 
 @cache
@@ -204,12 +200,12 @@ def peak(decoder: str, resolution: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", type=int, default=20, help="whose surfaces are compared; fewer writes no result")
-    parser.add_argument("--timed", type=int, default=TIMED, help="timed at each resolution; fewer writes no result")
+    parser.add_argument(
+        "--timed", type=int, default=3, help="at each resolution (a dense grid: a minute); fewer writes no result"
+    )
     given = parser.parse_args()
-    modules = (bricks, cubes, decode, dense, grid, patches, runtime, sample, sparse)
-    sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
-    trial = given.shapes < 20 or given.timed < TIMED
-    results = Results("decode", ["onnxruntime", "scikit-image"], sources, trial=trial)
+    trial = given.shapes < parser.get_default("shapes") or given.timed < parser.get_default("timed")
+    results = Results("decode", ["onnxruntime", "scikit-image"], code_of(engines), trial=trial)
 
     table: dict[str, dict[str, Any]] = {}
     whole: list[dict[str, Any]] = []

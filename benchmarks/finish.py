@@ -21,11 +21,12 @@ import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
 
-from meshkiln.engines.mesh import FACES, clusters, finish, solid
-from meshkiln.engines.vecset import ENGINE, manifest
+from meshkiln import engines
+from meshkiln.engines.mesh import FACES, finish, solid
+from meshkiln.engines.vecset import ENGINE
 from meshkiln.quality import metrics
 from quality import cut, picture_files, run
-from results_file import Bar, Results
+from results_file import Bar, Results, code_of
 
 VOXEL = 2 / 256
 POINTS = 100_000
@@ -84,8 +85,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=12, help="fewer writes no result")
     given = parser.parse_args()
-    sources = [*(module.__file__ for module in (clusters, finish, solid)), manifest.FOLDER / "manifest.json"]
-    results = Results("finish", ["fast-simplification", "numpy"], sources, trial=given.pictures < 12)
+    trial = given.pictures < parser.get_default("pictures")
+    results = Results("finish", ["fast-simplification", "numpy"], code_of(engines), trial=trial)
     rows = [results.item(file, lambda f=file: measure(f)) for file in picture_files()[: given.pictures]]
     figures = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
     figures["times_faster_median"] = round(median(row["collapsed_s"] / row["clustered_s"] for row in rows), 2)

@@ -34,10 +34,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from scipy.spatial import cKDTree
 
+from meshkiln import engines
 from meshkiln.engines.base import Work
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
+from meshkiln.engines.vecset import ENGINE, manifest, runtime
 from quality import cut, picture_files
-from results_file import Results
+from results_file import Results, code_of
 
 CLASSES = ("int8", "bf16", "fp16")
 STAGES = ("encode", "sample", "decode")
@@ -227,11 +228,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a look, not a result: two pictures")
     given = parser.parse_args()
     os.environ["MESHKILN_THREADS"] = "1"
-    sources = [m.__file__ for m in (decode, encode, patches, runtime, sample, sparse)] + [
-        manifest.FOLDER / "manifest.json"
-    ]
+    trial = given.short or given.pictures < parser.get_default("pictures")
     packages = ["numpy", "onnx", "onnxruntime"]
-    results = Results("numeric", packages, [p for p in sources if p], trial=given.short or given.pictures < 8)
+    results = Results("numeric", packages, code_of(engines), trial=trial)
     files = picture_files()[: 2 if given.short else given.pictures]
     with tempfile.TemporaryDirectory() as folder:
         graphs = Graphs(Path(folder))

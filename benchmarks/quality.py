@@ -31,6 +31,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from meshkiln import engines
 from meshkiln.engines.base import Scalar, Stage, Work
 from meshkiln.engines.inflate import ENGINE as INFLATE
 from meshkiln.engines.vecset import (
@@ -41,13 +42,11 @@ from meshkiln.engines.vecset import (
     encode,
     floaters,
     grid,
-    manifest,
     runtime,
-    sample,
     sparse,
 )
 from meshkiln.quality import metrics
-from results_file import Bar, Results, data_folder
+from results_file import Bar, Results, code_of, data_folder
 
 RESOLUTION = 128
 """Cells of the grid that is decoded for measuring; what a finer one would change has not
@@ -225,13 +224,6 @@ def bars(part: str, table: dict[str, dict[str, Any]], rows: Rows) -> list[Bar]:
     ]
 
 
-def sources() -> list[Any]:
-    """What the figures depend on: a change of any of them starts a run anew."""
-    modules = (camera, encode, decode, floaters, grid, manifest, runtime, sample, sparse, metrics, crop)
-    weights = manifest.FOLDER / "manifest.json"
-    return [*(module.__file__ for module in modules), *([weights] if weights.exists() else [])]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["procedural", "real", "pictures"], metavar="PART")
@@ -247,7 +239,7 @@ def measure(part: str, which: str, count: int, steps: int) -> None:
     """One part, to its result file or, when it is a trial, to the screen."""
     trial = steps != 50 or (part == "real" and which == "dev") or (part == "procedural" and count < 200)
     claim = f"quality_{part}" + (f"_{which}_{count}_{steps}" if trial else "")
-    results = Results(claim, ["onnxruntime", "trimesh", "scipy"], sources())
+    results = Results(claim, ["onnxruntime", "trimesh", "scipy"], [*code_of(engines), metrics.__file__])
     if part == "procedural":
         rows = procedural(results, count, steps)
     elif part == "real":

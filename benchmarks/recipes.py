@@ -31,29 +31,22 @@ import trimesh
 from numpy.typing import NDArray
 
 import recipes_report
+from meshkiln import engines
 from meshkiln.engines.base import PICTURE, Scalar, Work
-from meshkiln.engines.mesh import clusters, finish, solid
-from meshkiln.engines.sampling import batch, forecast, plan, trajectory
 from meshkiln.engines.vecset import (
     ENGINE,
-    bricks,
-    camera,
-    crop,
-    cubes,
     decode,
     dense,
     encode,
-    floaters,
     grid,
     manifest,
-    patches,
     runtime,
     sample,
     sparse,
 )
 from meshkiln.quality import metrics
 from quality import picture_files
-from results_file import Bar, Results, data_folder
+from results_file import Bar, Results, code_of, data_folder
 
 RECIPES = ("reference", "balanced", "fast")
 MODEL = ("encode", "sample", "decode", "finish")
@@ -346,30 +339,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.parts) - {"speed", "quality", "curve"}:
         parser.error(f"no part is called {', '.join(sorted(unknown))}")
-    modules = (
-        batch,
-        forecast,
-        plan,
-        trajectory,
-        bricks,
-        camera,
-        crop,
-        cubes,
-        decode,
-        dense,
-        encode,
-        floaters,
-        grid,
-        patches,
-        runtime,
-        sample,
-        sparse,
-        clusters,
-        finish,
-        solid,
-        metrics,
-    )
-    sources = [*(m.__file__ for m in modules), recipes_report.__file__, manifest.FOLDER / "manifest.json"]
+    sources = [*code_of(engines), metrics.__file__, recipes_report.__file__]
     recipes = manifest.FOLDER.parent / "__init__.py"
     ran: list[bool] = []
     for part in given.parts or ["speed", "quality", "curve"]:

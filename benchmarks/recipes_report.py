@@ -16,12 +16,12 @@ import numpy as np
 
 import serving_report
 from claims import command_of
+from meshkiln.engines.vecset.manifest import manifest
 from results_file import FOLDER
 
 Rows = Sequence[Mapping[str, Any]]
 BEGIN, END = "<!-- measured: made by `make results` -->", "<!-- end of what was measured -->"
 DRAWS = 10_000
-MANIFEST = Path(__file__).parents[1] / "src" / "meshkiln" / "engines" / "vecset" / "weights" / "manifest.json"
 
 
 def paired(made: Mapping[str, Rows], stages: Sequence[str]) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def markdown(folder: Path = FOLDER) -> str:
 
 def _weights(measured: str) -> str:
     """The weights that were measured, and whether they are the bundled ones still."""
-    files = json.loads(MANIFEST.read_text())["files"]
+    files = manifest().files
     named = measured.split()
     same = all(files.get(name, "").startswith(digest) for name, digest in zip(named[::2], named[1::2], strict=True))
     return measured if same else f"{measured} (**not the bundled ones any more**)"

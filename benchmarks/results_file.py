@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
@@ -112,6 +113,12 @@ class Results:
             verdict = "met  " if bar.met else "SHORT"
             print(f"{verdict}  {bar.name}: {bar.value:.4g}{bar.unit} (bar: {bar.op} {bar.target:g}{bar.unit})")
         return all(bar.met for bar in bars)
+
+
+def code_of(*packages: ModuleType) -> list[Path]:
+    """All source files of packages, and the manifests of weights in them: `sources` of what runs an engine."""
+    files = (file for package in packages for file in Path(package.__path__[0]).rglob("*"))
+    return sorted(file for file in files if file.suffix == ".py" or file.name == "manifest.json")
 
 
 def machine_class() -> dict[str, Any]:

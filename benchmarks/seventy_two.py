@@ -27,9 +27,10 @@ from typing import Any
 
 from PIL import Image
 
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
+from meshkiln import engines
+from meshkiln.engines.vecset import ENGINE
 from quality import picture_files
-from results_file import Bar, Results, data_folder
+from results_file import Bar, Results, code_of, data_folder
 from servers import Peer, counts, meshkiln, post
 
 DISTINCT, AGAIN, CLIENTS = 30, 21, 32
@@ -124,10 +125,7 @@ def main() -> int:
     if given.short:
         given.timed, given.resolution = 2, 32
     trial = given.timed < 10 or given.resolution != 256
-    sources = [m.__file__ for m in (decode, encode, patches, runtime, sample, sparse)] + [
-        manifest.FOLDER / "manifest.json"
-    ]
-    results = Results("seventy_two", ["numpy", "onnxruntime"], [p for p in sources if p], trial=trial)
+    results = Results("seventy_two", ["numpy", "onnxruntime"], code_of(engines), trial=trial)
     grid = f"octree_resolution={given.resolution}"
     with tempfile.TemporaryDirectory() as folder:
         slow = reference(results, Path(folder), given.timed, f"{WAIT}&recipe=reference&{grid}")

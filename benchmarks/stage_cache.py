@@ -20,7 +20,8 @@ from typing import Any
 
 import policies as policies_benchmark
 import traces
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
+from meshkiln import engines
+from meshkiln.engines.vecset import ENGINE
 from meshkiln.kiln import Kiln
 from meshkiln.store import memory, policies
 from meshkiln.store.memory import Memory
@@ -28,7 +29,7 @@ from meshkiln.store.policies import GreedyDual
 from meshkiln.workers.here import run_here
 from meshkiln.workers.task import Ran, Task
 from quality import picture_files
-from results_file import Bar, Results, data_folder
+from results_file import Bar, Results, code_of, data_folder
 
 FORMATS = ("glb", "stl", "ply")
 RESOLUTIONS = (128, 256)
@@ -104,8 +105,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a look, not a result: small grids")
     given = parser.parse_args()
-    modules = (decode, encode, patches, runtime, sample, sparse, memory, policies, policies_benchmark, traces)
-    sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
+    modules = (memory, policies, policies_benchmark, traces)
+    sources = [*code_of(engines), *(module.__file__ for module in modules)]
     results = Results("stage_cache", ["numpy", "onnxruntime"], sources, trial=given.short)
     asked = results.item("requests", lambda: requests((32, 64) if given.short else RESOLUTIONS))
     store = results.item("replay", replay)

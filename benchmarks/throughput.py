@@ -34,12 +34,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from meshkiln import engines
 from meshkiln.engines.base import PICTURE, Scalar, Stage, Work
-from meshkiln.engines.vecset import ENGINE, decode, encode, manifest, patches, runtime, sample, sparse
+from meshkiln.engines.vecset import ENGINE, runtime
 from meshkiln.gateway import jobs, serve, service
 from meshkiln.workers import batching, child, keeper, processes
 from quality import picture_files
-from results_file import Bar, Results, data_folder
+from results_file import Bar, Results, code_of, data_folder
 from servers import Peer, get, meshkiln
 
 if TYPE_CHECKING:
@@ -274,26 +275,12 @@ def main() -> int:
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     # Before a stage loads a numeric library: the bare loop has the whole machine.
     os.environ["MESHKILN_THREADS"] = str(PROCESSORS)
-    modules = (
-        decode,
-        encode,
-        patches,
-        runtime,
-        sample,
-        sparse,
-        jobs,
-        serve,
-        service,
-        batching,
-        child,
-        keeper,
-        processes,
-    )
-    sources = [*(module.__file__ for module in modules), manifest.FOLDER / "manifest.json"]
+    modules = (jobs, serve, service, batching, child, keeper, processes)
+    sources = [*code_of(engines), *(module.__file__ for module in modules)]
     met = True
     for part in given.parts or PARTS:
         packages = ["numpy", "onnxruntime", "uvicorn"]
-        results = Results(f"throughput_{part}", packages, [p for p in sources if p], trial=given.short)
+        results = Results(f"throughput_{part}", packages, sources, trial=given.short)
         figures, bars = (queue if part == "queue" else reference)(results, given.short)
         met &= results.finish(figures, bars, NOTES)
     return 0 if met else 1

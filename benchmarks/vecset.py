@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from meshkiln import engines
 from meshkiln.engines.vecset import ENGINE, manifest, runtime
-from results_file import Bar, Results
+from results_file import Bar, Results, code_of
 
 OPEN = {"batch": 1, "count": 4096, "nodes": 4096, "cells": 1024, "places": 729}
 """What the graphs leave open, as calls have it."""
@@ -65,8 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a look, not a result: few calls")
     short = parser.parse_args().short
-    sources = [runtime.__file__, manifest.FOLDER / "manifest.json"]
-    results = Results("vecset", ["onnxruntime"], sources, trial=short)
+    results = Results("vecset", ["onnxruntime"], code_of(engines), trial=short)
     clock = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
     imported = results.item("import", lambda: fresh(clock.format("import meshkiln.engines.vecset")))
     figures: dict[str, Any] = {"import_s": imported}

@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from results_file import Bar, Results, data_folder
+from meshkiln import engines
+from results_file import Bar, Results, code_of, data_folder
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -52,3 +53,8 @@ def test_real_data_is_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("MESHKILN_DATA", raising=False)
     with pytest.raises(SystemExit, match="set MESHKILN_DATA"):
         data_folder()
+
+
+def test_figures_of_an_engine_depend_on_all_of_its_code_and_on_its_weights() -> None:
+    found = {path.name for path in code_of(engines)}
+    assert {"cubes.py", "clusters.py", "forecast.py", "base.py", "manifest.json"} <= found
