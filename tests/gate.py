@@ -5,10 +5,11 @@ The gate is a folder: `open` in it lets everybody through; who waits and who pas
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,32 +62,40 @@ class Gate:
         return replace(toy.ENGINE, stages=tuple(stages))
 
 
+@contextlib.contextmanager
+def _waiting(batch: Sequence[Work]) -> Iterator[None]:
+    folder = Path(os.environ["TEST_GATE"]) / "waiting"
+    marks = [folder / f"{os.getpid()}-{index}" for index in range(len(batch))]
+    for mark in marks:
+        mark.touch()
+    try:
+        yield
+    finally:
+        for mark in marks:
+            mark.unlink()
+
+
 def wait_half_way(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
     """`grow` that is let through when half of its steps are done."""
-    while not (Path(os.environ["TEST_GATE"]) / "open").exists():
-        for work in batch:
-            steps = int(work.parameters["steps"])
-            work.report(steps // 2, steps)  # again and again, for of many in a moment few are told
-        time.sleep(0.005)
+    with _waiting(batch):
+        while not (Path(os.environ["TEST_GATE"]) / "open").exists():
+            for work in batch:
+                steps = int(work.parameters["steps"])
+                work.report(steps // 2, steps)  # again and again, for of many in a moment few are told
+            time.sleep(0.005)
     return toy.grow(batch)
 
 
 def wait(batch: Sequence[Work]) -> list[dict[str, np.ndarray]]:
     folder = Path(os.environ["TEST_GATE"])
     names = [bytes(work.inputs[0]["pixels"]).decode() for work in batch]
-    marks = [folder / "waiting" / f"{os.getpid()}-{index}" for index in range(len(batch))]
-    for mark in marks:
-        mark.touch()
-    try:
+    with _waiting(batch):
         while not (folder / "open").exists():
             time.sleep(0.005)
             for work in batch:
                 work.report(0, 1)  # notices that nobody waits any more
         for name in names:
             (folder / "passed" / str(time.monotonic_ns())).write_text(name)
-    finally:
-        for mark in marks:
-            mark.unlink()
     return toy.smooth(batch)
 
 

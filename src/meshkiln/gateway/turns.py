@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
 from meshkiln.gateway.totals import Totals
@@ -74,10 +74,6 @@ class Turns(Generic[T]):
     def first(self, count: int) -> list[T]:
         """The first `count` that wait, in the order their turn comes if nobody else arrives."""
         return self._order.first(count)
-
-    def __iter__(self) -> Iterator[T]:
-        """All that wait, in that order."""
-        return iter(self.first(len(self)))
 
     def __contains__(self, item: object) -> bool:
         return item in self._stands
