@@ -87,6 +87,13 @@ def test_who_is_passed_over_keeps_his_place() -> None:
     assert order(turns) == ["a0", "a1"]
 
 
+def test_who_does_not_wait_has_no_place() -> None:
+    turns: Turns[str] = Turns()
+    turns.add("there", "a")
+    with pytest.raises(KeyError):
+        turns.before("elsewhere", lambda item: 1.0)
+
+
 def by_rounds(lines: dict[str, list[str]]) -> list[str]:
     """The order of turns, by walking all of it: the first of each line, then the second of each."""
     rounds = itertools.zip_longest(*lines.values())

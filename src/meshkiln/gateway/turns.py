@@ -68,7 +68,10 @@ class Turns(Generic[T]):
             self._order.keep(place)
 
     def before(self, item: T, scale: Callable[[T], float]) -> tuple[int, float]:
-        """How many come before `item` if nobody else arrives, and what they weigh. scale : see `Totals`"""
+        """How many come before `item` if nobody else arrives, and what they weigh. scale : see `Totals`
+
+        Raises KeyError when it does not wait.
+        """
         return self._order.before(item, scale)
 
     def first(self, count: int) -> list[T]:
@@ -113,8 +116,8 @@ class _Order(Generic[T]):
             self._add(item)
 
     def before(self, item: T, scale: Callable[[T], float]) -> tuple[int, float]:
-        while item not in self._places:
-            self._find_round()
+        while item not in self._places and self._find_round():
+            pass
         place = self._places[item]
         return place, self._found.first(place, scale)
 
