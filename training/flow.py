@@ -1,8 +1,8 @@
 """The image-conditioned flow over latent sets: picture → tokens; noisy latents, time and tokens → velocity.
 
 A diffusion transformer (Peebles & Xie 2023) trained by linear-path flow matching (Lipman et al. 2023; Liu et al. 2023):
-x_t = (1 − t)·noise + t·data, velocity = data − noise, t logit-normal (Esser et al. 2024). Latents and picture
-tokens live in the same x and y, so the cross-attention has a learned bias −β·|anchor − patch|² per head.
+x_t = (1 − t)·noise + t·data, velocity = data − noise, t logit-normal (Esser et al. 2024). Latents and picture tokens
+live in the same x and y, so the cross-attention has a learned bias −β·|anchor − patch|² per head.
 """
 
 from __future__ import annotations
