@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from meshkiln import salvage
 from meshkiln.errors import StoreError
 from meshkiln.gateway.bodies import whole_body
 from meshkiln.gateway.gateway import Gateway
@@ -48,14 +49,8 @@ class Feedback:
         self._clock = clock
         self._lock = threading.Lock()
         try:
-            self._rows = sqlite3.connect(folder / "feedback.sqlite", check_same_thread=False, isolation_level=None)
-            self._rows.execute("PRAGMA journal_mode=WAL")
-            self._rows.execute(
-                "CREATE TABLE IF NOT EXISTS feedback (generation TEXT NOT NULL, key TEXT, engine TEXT NOT NULL,"
-                " parameters TEXT NOT NULL, rating TEXT NOT NULL, reason TEXT NOT NULL, given REAL NOT NULL)"
-            )
-            self._rows.execute("CREATE INDEX IF NOT EXISTS by_generation ON feedback (generation)")
-        except sqlite3.Error as error:
+            self._rows = salvage.opened(folder / "feedback.sqlite", _connected)
+        except (OSError, sqlite3.Error) as error:
             raise StoreError(f"feedback cannot be kept in {folder}: {error}") from error
 
     def add(self, document: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
@@ -78,18 +73,33 @@ class Feedback:
         return {"rating": verdict.rating, "reason": verdict.reason, "given": given}
 
     def latest(self, generation: str) -> dict[str, Any] | None:
-        """The last verdict on a generation."""
-        with self._lock:
-            row = self._rows.execute(
-                "SELECT rating, reason, given FROM feedback WHERE generation = ? ORDER BY rowid DESC LIMIT 1",
-                (generation,),
-            ).fetchone()
+        """The last verdict on a generation. Raises StoreError."""
+        try:
+            with self._lock:
+                row = self._rows.execute(
+                    "SELECT rating, reason, given FROM feedback WHERE generation = ? ORDER BY rowid DESC LIMIT 1",
+                    (generation,),
+                ).fetchone()
+        except sqlite3.Error as error:
+            told = f"the feedback cannot be read: {reason(error)}"
+            raise StoreError(f"the feedback cannot be read: {error}", told) from error
         return None if row is None else dict(zip(("rating", "reason", "given"), row, strict=True))
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._rows.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    rows = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    rows.execute("PRAGMA journal_mode=WAL")
+    rows.execute(
+        "CREATE TABLE IF NOT EXISTS feedback (generation TEXT NOT NULL, key TEXT, engine TEXT NOT NULL,"
+        " parameters TEXT NOT NULL, rating TEXT NOT NULL, reason TEXT NOT NULL, given REAL NOT NULL)"
+    )
+    rows.execute("CREATE INDEX IF NOT EXISTS by_generation ON feedback (generation)")
+    return rows
 
 
 def add_routes(app: FastAPI, gateway: Gateway, feedback: Feedback) -> None:

@@ -19,11 +19,12 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from meshkiln import salvage
 from meshkiln.errors import MeshkilnError, StoreError
 from meshkiln.folders import require_local
 from meshkiln.gateway.contents import Contents
@@ -62,19 +63,7 @@ class Jobs:
             self._held = _hold(folder / "lock")
             self._pictures.make()
             self._results.make()
-            self._writer = _connected(folder / "jobs.sqlite")
-            self._writer.executescript(
-                "PRAGMA journal_mode=WAL;"
-                "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, ask TEXT NOT NULL, picture TEXT NOT NULL,"
-                " client TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL, idempotency TEXT,"
-                " state TEXT NOT NULL, created REAL NOT NULL, started REAL, finished REAL, result TEXT, error TEXT);"
-                "CREATE UNIQUE INDEX IF NOT EXISTS once ON jobs (client, idempotency) WHERE idempotency IS NOT NULL;"
-                "CREATE INDEX IF NOT EXISTS by_state ON jobs (state, id);"
-                "CREATE INDEX IF NOT EXISTS by_picture ON jobs (picture);"
-                "CREATE INDEX IF NOT EXISTS by_key ON jobs (json_extract(result, '$.key'));"
-                "CREATE INDEX IF NOT EXISTS by_digest ON jobs (json_extract(result, '$.digest'));"
-                "CREATE TABLE IF NOT EXISTS poisoned (name TEXT PRIMARY KEY);"
-            )
+            self._writer = salvage.opened(folder / "jobs.sqlite", _with_tables)
             self._reader = _connected(folder / "jobs.sqlite")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"jobs cannot be kept in {folder}: {error}") from error
@@ -124,8 +113,9 @@ class Jobs:
 
     def asked_before(self, ask: Ask, picture: bytes, client: str, idempotency: str) -> Job | None:
         """The job that this key was used for. Raises IdempotencyConflict when that was another request."""
-        with self._writing:
-            return self._again(ask, digest(picture).hex(), client, idempotency)
+        name = digest(picture).hex()
+        with self._writing, _told():
+            return self._again(ask, name, client, idempotency)
 
     def update(self, job: Job, **changes: Any) -> Job:
         """`job` with `changes`, on disk. A finished job stays as it is (the first end counts).
@@ -162,8 +152,8 @@ class Jobs:
         if state is not None:
             conditions.append("state = ?")
             values.append(state)
-        with self._reading:
-            found = self._reader.execute(
+        with self._reads() as reader:
+            found = reader.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
                 (*values, limit),
             ).fetchall()
@@ -171,8 +161,8 @@ class Jobs:
 
     def unfinished(self) -> list[Job]:
         """What was accepted and not finished, oldest first: what a restarted server goes on with."""
-        with self._reading:
-            found = self._reader.execute(
+        with self._reads() as reader:
+            found = reader.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE state IN (?, ?) ORDER BY id", UNFINISHED
             ).fetchall()
         return [job_of(row) for row in found]
@@ -229,8 +219,8 @@ class Jobs:
 
     def poisoned(self) -> list[str]:
         """Names of inputs that killed workers, kept over restarts."""
-        with self._reading:
-            return [name for (name,) in self._reader.execute("SELECT name FROM poisoned")]
+        with self._reads() as reader:
+            return [name for (name,) in reader.execute("SELECT name FROM poisoned")]
 
     def remember_poisoned(self, names: Iterable[str]) -> None:
         """Keep the names of inputs that killed workers."""
@@ -262,17 +252,48 @@ class Jobs:
         )
 
     def _read(self, condition: str, values: tuple[Any, ...]) -> Job | None:
-        with self._reading:
-            return self._one(self._reader, condition, values)
+        with self._reads() as reader:
+            return self._one(reader, condition, values)
+
+    @contextlib.contextmanager
+    def _reads(self) -> Iterator[sqlite3.Connection]:
+        with self._reading, _told():
+            yield self._reader
 
     def _one(self, connection: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> Job | None:
         row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {condition}", values).fetchone()
         return None if row is None else job_of(row)
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Have what SQLite raises be a StoreError that can be told to callers."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"the jobs cannot be read: {error}", f"the jobs cannot be read: {reason(error)}") from error
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
     connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def _with_tables(path: Path) -> sqlite3.Connection:
+    connection = _connected(path)
+    connection.executescript(
+        "PRAGMA journal_mode=WAL;"
+        "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, ask TEXT NOT NULL, picture TEXT NOT NULL,"
+        " client TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL, idempotency TEXT,"
+        " state TEXT NOT NULL, created REAL NOT NULL, started REAL, finished REAL, result TEXT, error TEXT);"
+        "CREATE UNIQUE INDEX IF NOT EXISTS once ON jobs (client, idempotency) WHERE idempotency IS NOT NULL;"
+        "CREATE INDEX IF NOT EXISTS by_state ON jobs (state, id);"
+        "CREATE INDEX IF NOT EXISTS by_picture ON jobs (picture);"
+        "CREATE INDEX IF NOT EXISTS by_key ON jobs (json_extract(result, '$.key'));"
+        "CREATE INDEX IF NOT EXISTS by_digest ON jobs (json_extract(result, '$.digest'));"
+        "CREATE TABLE IF NOT EXISTS poisoned (name TEXT PRIMARY KEY);"
+    )
     return connection
 
 

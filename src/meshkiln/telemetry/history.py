@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from meshkiln import salvage
 from meshkiln.telemetry.sample import Counts, Levels, Sample, between, together
 
 FINE = 3.0
@@ -49,15 +50,13 @@ class History:
     def _opened(self, path: Path) -> sqlite3.Connection | None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.execute("CREATE TABLE IF NOT EXISTS minutes (at REAL PRIMARY KEY, sample TEXT NOT NULL)")
+            database = salvage.opened(path, _connected)
             oldest = self.clock() - DAY
             for at, text in database.execute("SELECT at, sample FROM minutes WHERE at > ? ORDER BY at", (oldest,)):
-                seconds, grown, levels = json.loads(text)
-                self._rows.append(Sample(at, seconds, grown, levels))
-        except (sqlite3.Error, OSError, ValueError) as error:
+                with contextlib.suppress(ValueError, TypeError):  # a row that nobody can read costs its minute
+                    seconds, grown, levels = json.loads(text)
+                    self._rows.append(Sample(at, seconds, grown, levels))
+        except (sqlite3.Error, OSError) as error:
             log.warning("the history of this server's counts cannot be kept in %s: %s", path, error)
             return None
         return database
@@ -109,3 +108,11 @@ class History:
             if database is not None:
                 with contextlib.suppress(sqlite3.Error):
                     database.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=NORMAL")
+    database.execute("CREATE TABLE IF NOT EXISTS minutes (at REAL PRIMARY KEY, sample TEXT NOT NULL)")
+    return database
