@@ -8,6 +8,16 @@ was away starts at the present virtual time: nobody saves up turns, and nobody w
 came before. (Self-clocked and start-time fair queueing, which are simpler, fail where every client has one request:
 the former puts an urgent newcomer behind all of them, the latter lets urgent newcomers starve the rest.)
 
+Of two flows that come together, neither gets ahead of the other, while both wait, by more seconds per weight than l / r
+of who is behind plus R / r of who is ahead: r is a flow's weight, l its longest item, R the most that comes along on
+one turn (a batch without its first). So |W_f/r_f - W_g/r_g| ≤ (l_f + R_f)/r_f + (l_g + R_g)/r_g for what is served
+between any two moments, which with R = 0 is theorem 1 of Golestani (1994). For who is served has no later finish tag
+than the others, or one later by at most R / r (`take`): his start tag, which becomes that, is then at most R / r past
+the other's finish tag, itself at most l / r past the other's start tag; and while both wait, the difference of their
+start tags changes by what is served. Coming along further ahead than that would cost nobody his turn, but a batch takes
+the longer the more are in it: who queues one of each kind would get but an eighth of a worker next to somebody who
+fills his batches of eight.
+
 Differences from the papers: an item's tags are given when it becomes the first of its flow (so one that is cancelled
 leaves no hole); the estimate is put right by what the item really cost; items of one flow are in the order in which
 their *requests* were asked, so that a generation that has begun is finished before the client's next one is begun.
@@ -127,24 +137,18 @@ class FairQueue(Generic[Q]):
     def take(self, count: int) -> list[Q]:
         """The head and up to `count` - 1 others of its group, in the order in which their turns would come.
 
-        Each is charged to its own flow, also who comes along before his turn.
+        Each is charged to its own flow, also who comes along before his turn; as long as others wait, nobody comes
+        along who would then be further ahead of them than had he filled a batch of `count` in a turn of his own.
         """
         first = self.head()
         if first is None:
             return []
-        share = 1.0 / sum(flow.weight for flow in self._busy())
         taken = [first]
-        self._charge(first, share)
-        while len(taken) < count:
-            mates = [
-                (self._finish(flow, mate := flow.groups[first.group][0]), mate.order, mate)
-                for flow in self._busy()
-                if first.group in flow.groups
-            ]
-            if not mates:
-                break
-            taken.append(min(mates)[2])
-            self._charge(taken[-1], share)
+        self._charge(first)
+        soonest = self._soonest()
+        while len(taken) < count and (mate := self._mate(first, soonest, count - 1)) is not None:
+            taken.append(mate)
+            self._charge(mate)
         if not self._length:
             # The end of a busy period: who took the last turns is not punished in the next.
             self._flows.clear()
@@ -186,12 +190,26 @@ class FairQueue(Generic[Q]):
     def _finish(self, flow: _Flow[Q], item: Q) -> float:
         return flow.start + self._cost(item) / flow.weight
 
-    def _charge(self, item: Q, share: float) -> None:
+    def _soonest(self) -> float:
+        return min((self._finish(flow, flow.head()) for flow in self._busy()), default=0.0)
+
+    def _mate(self, first: Q, soonest: float, ride: int) -> Q | None:
+        """The next of the group of `first` that comes along: of its own flow, or within `ride` items of `soonest`."""
+        own, cost = self._flows[_flow_name(first)], self._cost(first)
+        mates = []
+        for flow in self._busy():
+            if first.group in flow.groups:
+                mate, finish = flow.groups[first.group][0], flow.start + cost / flow.weight
+                if flow is own or finish <= soonest + ride * cost / flow.weight:
+                    mates.append((finish, mate.order, mate))
+        return min(mates)[2] if mates else None
+
+    def _charge(self, item: Q) -> None:
         flow = self._flows[_flow_name(item)]
+        item.charged, item.share = self._cost(item), 1.0 / sum(busy.weight for busy in self._busy())
         self._out(flow, item)
-        item.charged, item.share = self._cost(item), share
         flow.start += item.charged / flow.weight
-        self._now += item.charged * share
+        self._now += item.charged * item.share
 
     def _out(self, flow: _Flow[Q], item: Q) -> None:
         items = flow.groups.get(item.group, [])
