@@ -1,72 +1,27 @@
-"""Worker processes: what they compute, and what becomes of tasks when they fail, die, hang or swell."""
+"""Worker processes: what they compute, what fails, who is refused, and how they end."""
 
 from __future__ import annotations
 
 import ast
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from meshkiln.engines.base import Stage
 from meshkiln.engines.codec import unpack
-from meshkiln.errors import (
-    BadPicture,
-    Cancelled,
-    DeadlinePassed,
-    PoisonedTask,
-    PoolClosed,
-    QueueFull,
-    StageFailed,
-)
+from meshkiln.errors import BadPicture, Cancelled, DeadlinePassed, PoolClosed, QueueFull, StageFailed
 from meshkiln.workers.here import run_here
 from meshkiln.workers.processes import Pool
-from meshkiln.workers.task import Ran, Task
+from meshkiln.workers.task import Task
+from pools import ECHO, HANG, NOISE, Gate, alive, output, until
 from stages import Patient, stage, task
-
-ECHO, CRASH, HANG = stage("echo"), stage("crash", batch=8), stage("hang")
-NOISE = Stage("noise", "test.noise", 1, "stages:noise", ("picture",), ("seed", "size"), batch=8)
-
-
-def output(ran: Ran) -> bytes:
-    return ran.output.data
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for something another process or thread is bound to do."""
-    beat, end = threading.Event(), time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        beat.wait(0.005)
-
-
-class Gate:
-    """A Unix socket at which stages `wait_at` stand until they are let through."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "gate")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(64)
-        self._listener.settimeout(30.0)
-
-    def arrived(self) -> tuple[int, socket.socket]:
-        """The process that stands at the gate next, and what lets it through: send a byte, or close."""
-        visitor, _ = self._listener.accept()
-        visitor.settimeout(30.0)
-        return int(visitor.recv(64).split()[0]), visitor
-
-    def task(self, urgency: Patient | None = None) -> Task:
-        return task(stage("wait_at"), self.path.encode(), urgency=urgency)
 
 
 @pytest.fixture(scope="module")
@@ -204,141 +159,6 @@ def test_none_of_this_cost_a_worker(pool: Pool) -> None:
     assert pool.stats().restarts == {}
 
 
-# Workers that are lost.
-
-
-def test_an_input_that_kills_its_worker_twice_fails_and_does_not_come_back() -> None:
-    with Pool(1) as pool:
-        with pytest.raises(PoisonedTask, match="2 times alone: it was ended by signal 9"):
-            pool.run(task(CRASH, b"crash"))
-        assert pool.stats().restarts == {"died": 2}
-        with pytest.raises(PoisonedTask, match="not run on this input again"):
-            pool.run(task(CRASH, b"crash"))
-        assert pool.stats().restarts == {"died": 2}, "it was not even tried"
-        assert output(pool.run(task(CRASH, b"fine"))) == b"fine"
-        assert output(pool.run(task(ECHO, b"crash"))) == b"crash", "another stage may well bear the input"
-        (name,) = pool.poisoned()
-    with Pool(1, poisoned=[name]) as later:
-        with pytest.raises(PoisonedTask):
-            later.run(task(CRASH, b"crash"))
-        assert later.stats().restarts == {}
-        assert later.forgive(name)
-        assert not later.forgive(name)
-        assert later.poisoned() == ()
-
-
-def test_batch_mates_of_a_killer_are_tried_one_by_one(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with Pool(1) as pool:
-        door = pool.submit(gate.task())
-        _, visitor = gate.arrived()
-        data = [b"crash" if n == 4 else b"%d" % n for n in range(8)]
-        futures = [pool.submit(task(CRASH, one)) for one in data]
-        visitor.close()
-        for one, future in zip(data, futures, strict=True):
-            if one == b"crash":
-                assert type(future.exception()) is PoisonedTask
-            else:
-                assert output(future.result()) == one
-        assert output(door.result()) == gate.path.encode()
-        assert pool.stats().restarts == {"died": 3}, "once in company, twice alone"
-        assert pool.stats().poisoned == 1
-
-
-def test_what_only_dies_in_company_is_finished_alone(gate: Gate) -> None:
-    with Pool(1) as pool:
-        pool.submit(gate.task())
-        _, visitor = gate.arrived()
-        futures = [pool.submit(task(stage("crash_in_company", batch=8), b"%d" % n)) for n in range(5)]
-        visitor.close()
-        assert [output(future.result()) for future in futures] == [b"%d" % n for n in range(5)]
-        assert pool.stats().restarts == {"died": 1}
-        assert pool.poisoned() == ()
-
-
-def test_one_kill_from_outside_fails_nobody(gate: Gate) -> None:
-    with Pool(1) as pool:
-        future = pool.submit(gate.task())
-        pid, _ = gate.arrived()
-        os.kill(pid, signal.SIGKILL)
-        again, visitor = gate.arrived()
-        assert again != pid
-        visitor.close()
-        assert output(future.result()) == gate.path.encode()
-        assert pool.stats().retried == 1
-
-
-def test_a_worker_that_dies_while_it_has_nothing_to_do_is_replaced() -> None:
-    with Pool(1) as pool:
-        pool.run(task(ECHO))
-        pid = pool.stats().workers[0].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: pool.stats().workers[0].pid not in (pid, None))
-        assert output(pool.run(task(ECHO, b"well"))) == b"well"
-        assert pool.stats().restarts == {"died": 1}
-        assert pool.poisoned() == ()
-
-
-def test_a_stage_that_hangs_past_its_time_is_killed_and_others_go_on() -> None:
-    with Pool(1, preload=[HANG], timeouts={"hang": 0.3}) as pool:
-        hung = pool.submit(task(HANG, b"hang"))
-        fine = [pool.submit(task(HANG, b"%d" % n)) for n in range(3)]
-        with pytest.raises(PoisonedTask, match=r"not done after 0\.3 s"):
-            hung.result(30)
-        assert [output(future.result(30)) for future in fine] == [b"0", b"1", b"2"]
-        assert pool.stats().restarts == {"hung": 2}
-
-
-def test_a_batch_has_the_time_of_all_its_items(gate: Gate) -> None:
-    spin = stage("spin", batch=4)
-    with Pool(1, preload=[spin], timeouts={"spin": 0.6}) as pool:
-        pool.submit(gate.task())
-        _, visitor = gate.arrived()
-        futures = [pool.submit(task(spin, b"250")) for _ in range(4)]
-        visitor.close()
-        assert [output(future.result(30)) for future in futures] == [b"250"] * 4
-        assert pool.stats().batches == {1: 1, 4: 1}
-        assert pool.stats().restarts == {}
-
-
-def test_a_worker_that_is_stopped_is_a_worker_that_hangs() -> None:
-    with Pool(1, preload=[HANG], timeouts={"hang": 0.3}) as pool:
-        assert pool.wait_ready(30)
-        pid = pool.stats().workers[0].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        assert output(pool.run(task(HANG, b"fine"))) == b"fine"
-        assert pool.stats().restarts == {"hung": 1}
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory")
-def test_a_worker_that_holds_more_memory_than_it_may_is_killed() -> None:
-    with Pool(1, preload=[stage("swallow")], memory=160 << 20) as pool:
-        assert output(pool.run(task(stage("swallow"), b"16"))) == b"16"
-        with pytest.raises(PoisonedTask, match="160 MiB are allowed"):
-            pool.run(task(stage("swallow"), b"400"))
-        assert pool.stats().restarts == {"memory": 2}
-
-
-def test_with_an_address_space_limit_a_batch_is_halved_instead() -> None:
-    with Pool(1, address_space=2 << 30, preload=[stage("swallow")]) as pool:
-        with pytest.raises(StageFailed, match="more memory than a worker may use"):
-            pool.run(task(stage("swallow"), b"4000"))
-        assert pool.stats().restarts == {}
-
-
-def test_tasks_fail_clearly_when_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with Pool(1) as pool:
-        with pytest.raises(StageFailed, match="no worker can be started"):
-            pool.run(task(ECHO))
-        assert pool.stats().restarts["start"] >= 3
-        monkeypatch.undo()
-        assert pool.wait_ready(30)
-        assert output(pool.run(task(ECHO, b"mended"))) == b"mended"
-
-
 # Those who give up, and refusals.
 
 
@@ -413,7 +233,7 @@ def test_closing_finishes_what_runs_and_refuses_the_rest(gate: Gate) -> None:
     visitor.close()
     closing.join(30)
     assert output(running.result(0)) == gate.path.encode()
-    assert not _alive(pid)
+    assert not alive(pid)
 
 
 def test_closing_kills_what_does_not_finish_in_bounded_time() -> None:
@@ -426,7 +246,7 @@ def test_closing_kills_what_does_not_finish_in_bounded_time() -> None:
     pool.close(0.2)
     assert time.monotonic() - started < 5
     assert type(hung.exception(0)) is PoolClosed
-    assert not any(_alive(pid) for pid in pids if pid)
+    assert not any(alive(pid) for pid in pids if pid)
     pool.close()
 
 
@@ -455,10 +275,10 @@ os.kill(os.getpid(), 9)
     assert parent.stdout is not None
     pids = [int(word) for word in parent.stdout.readline().split()]
     assert len(pids) == 2
-    assert all(map(_alive, pids))
+    assert all(map(alive, pids))
     parent.stdin.close()
     parent.wait(30)
-    until(lambda: not any(map(_alive, pids)))
+    until(lambda: not any(map(alive, pids)))
     parent.stdout.close()
 
 
@@ -471,76 +291,3 @@ def test_ctrl_c_is_the_parents_affair() -> None:
             os.kill(pid, number)
         assert output(pool.run(task(ECHO, b"still here"))) == b"still here"
         assert pool.stats().restarts == {}
-
-
-# Under fire.
-
-
-def under_fire(kills: int) -> None:
-    """Kill workers at random while tasks of all sorts run, until `kills` have been; every task must come to an end."""
-    rng = np.random.default_rng(17)
-    spin, crash = stage("spin", batch=4), stage("crash", batch=4)
-    with Pool(3, timeout=20.0, preload=[spin], nice=0) as pool:
-        assert pool.wait_ready(60)
-        done, shot = threading.Event(), 0
-
-        def shoot() -> None:
-            nonlocal shot
-            aim = np.random.default_rng(4)
-            while shot < kills:
-                pids = [worker.pid for worker in pool.stats().workers if worker.pid]
-                # No faster than the pool can replace what was shot: it is the tasks that are tested.
-                if len(pids) > 1 and pool.stats().running:
-                    os.kill(pids[aim.integers(len(pids))], signal.SIGKILL)
-                    shot += 1
-                done.wait(float(aim.uniform(0.0, 0.25)))
-            done.set()
-
-        gunner = threading.Thread(target=shoot)
-        gunner.start()
-        ended: Counter[str] = Counter()
-        number = 0
-        while not done.is_set():
-            futures = {}
-            for _ in range(24):
-                number += 1
-                # Each of its own: what is poisoned is refused from then on.
-                data = b"%d # %d" % (rng.integers(1, 30), number)
-                futures[pool.submit(task(spin, data, client=f"{number % 3}"))] = data
-            if number % 96 == 0:
-                futures[pool.submit(task(crash, b"crash %d" % number))] = b""
-            for future, data in futures.items():
-                error = future.exception(60)
-                if error is None:
-                    assert output(future.result()) == data
-                else:
-                    assert isinstance(error, StageFailed), error
-                    assert "worker" in str(error)
-                ended["done" if error is None else type(error).__name__ if data else "crashed"] += 1
-        gunner.join()
-        now = pool.stats()
-        assert shot == kills
-        assert now.queued == now.running == 0
-        assert sum(now.tasks.values()) == ended.total()
-        assert now.restarts["died"] >= kills * 0.9, "two shots may hit one worker"
-        # A picture that two stray shots hit while it was alone is refused too; that must be the exception.
-        assert ended["done"] > 10 * (ended["PoisonedTask"] + ended["StageFailed"])
-        assert output(pool.run(task(ECHO, b"peace"))) == b"peace"
-
-
-def test_under_fire_every_task_ends_with_its_result_or_a_clear_error() -> None:
-    under_fire(kills=8)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_under_fire_for_long() -> None:
-    under_fire(kills=150)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"  # orphans wait for whoever adopted them to collect them
