@@ -219,3 +219,55 @@ def test_killing_whoever_computes_never_stops_the_work(party: Party) -> None:
 @pytest.mark.timeout(1800)
 def test_killing_whoever_computes_many_times_never_stops_the_work(party: Party) -> None:
     kill_at_random(party, kills=200, seed=2)
+
+
+def test_the_interpreter_ends_while_flights_are_in_the_air() -> None:
+    program = """
+        import asyncio, threading
+        from meshkiln.flights import Flights
+        flights = Flights()
+        never, begun = threading.Event(), threading.Event()
+        def compute(flight):
+            begun.set()
+            never.wait()
+        threading.Thread(target=flights.run, args=(b"a", compute), daemon=True).start()
+        begun.wait()
+        def late():
+            # Runs while the main thread is already ending: its flight has to take off and land all the same.
+            threading.main_thread().join()
+            print(flights.run(b"b", lambda flight: 42), flush=True)
+        threading.Thread(target=late).start()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # Since Python 3.12 a thread cannot be started at this point; then an error is the answer, but never a hang.
+    assert done.stdout == "42\n" or sys.version_info >= (3, 12)
+
+
+def test_a_forked_child_does_not_wait_for_its_parents_flights() -> None:
+    program = """
+        import os, threading
+        from meshkiln.flights import Flights
+        flights, begun, go = Flights(), threading.Event(), threading.Event()
+        def compute(flight):
+            begun.set()
+            go.wait()
+            return "parent"
+        waiting = threading.Thread(target=flights.run, args=(b"k", compute))
+        waiting.start()
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if flights.run(b"k", lambda flight: "child") == "child" else 1)
+        print(os.waitpid(child, 0)[1])
+        go.set()
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == "0\n", done.stderr
