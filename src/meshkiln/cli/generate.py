@@ -16,7 +16,7 @@ from meshkiln.cli import show
 from meshkiln.engines.base import Engine, engine, read_texts
 from meshkiln.errors import BadInput, BadOutput, BadParameter, MeshkilnError
 from meshkiln.kiln import Kiln, Report
-from meshkiln.output import check_writable, write_unzipped
+from meshkiln.output import check_writable, make_folder, write_unzipped
 from meshkiln.result import Result
 
 
@@ -94,7 +94,7 @@ def generate(
                     result = kiln.generate(
                         picture, format_, recipe=recipe, refresh=refresh, report=report.stage, **parameters
                     )
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(target.parent)
                     if target.suffix != ".zip" and result.media_type == "application/zip":
                         write_unzipped(target, result.data)
                     else:
