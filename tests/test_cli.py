@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,74 @@ def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(
     assert after == before
     keys = [json.loads(line)["key"] for line in run(home, "cache", "ls", "--json").stdout.splitlines()]
     assert keys == [json.loads(line)["key"] for line in stored.splitlines()]
+
+
+IN_THE_MIDDLE = """
+import os, signal, sys
+from meshkiln.cli import main
+from meshkiln.kiln import Kiln
+
+generate, where = Kiln.generate, sys.argv.pop(1)
+
+def interrupted(self, *args, report=None, **named):
+    def at(stage, step, steps):
+        if stage == where:
+            os.kill(os.getpid(), signal.SIGINT)
+    return generate(self, *args, report=at, **named)
+
+Kiln.generate = interrupted
+main()
+"""
+
+
+@pytest.mark.parametrize("stage", ["read", "inflate", "export"])
+def test_an_interruption_is_one_line_exit_code_130_and_leaves_nothing(tmp_path: Path, stage: str) -> None:
+    ball = picture(tmp_path / "ball.png")
+    command = [sys.executable, "-c", IN_THE_MIDDLE, stage, "generate", str(ball), "-o", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        command,
+        env={**os.environ, "MESHKILN_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+        # A shell that starts a command in the background has it ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "meshkiln: interrupted\n")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_obj_comes_with_all_its_files_or_not_at_all(home: Path) -> None:
+    (home / "whole" / "ball.texture.jpg").mkdir(parents=True)
+    done = run(home, "generate", picture(home / "ball.png"), "-o", home / "whole" / "ball.obj", code=2)
+    assert "ball.texture.jpg is a folder" in done.stderr
+    assert [path.name for path in (home / "whole").iterdir()] == ["ball.texture.jpg"]
+
+
+@pytest.mark.parametrize("format", ["glb", "obj"])
+def test_a_full_disk_is_one_clear_line_and_leaves_no_part_of_a_mesh(home: Path, format: str) -> None:
+    ball = picture(home / "ball.png")
+    run(home, "generate", ball, "-f", format, "-o", home)
+    here = home / f"full-{format}"
+    here.mkdir()
+    script = 'mount -t tmpfs -o size=64k none "$0" && head -c 61440 /dev/zero > "$0/filler"; "$@"; ls -A "$0"'
+    wrap = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    if subprocess.run([*wrap, "mount", "-t", "tmpfs", "none", here], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets us mount nothing of our own")
+    asked = ["generate", str(ball), "-o", str(here / f"ball.{format}")]
+    done = subprocess.run(
+        [*wrap, "sh", "-c", script, str(here), *PROGRAM, *asked],
+        env={**os.environ, "MESHKILN_CACHE_DIR": str(home / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.stdout == "filler\n"
+    (line,) = done.stderr.splitlines()
+    assert "cannot be written: No space left on device" in line
 
 
 def test_explain_says_what_is_stored_and_which_parameter_caused_the_miss(home: Path) -> None:

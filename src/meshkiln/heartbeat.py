@@ -36,7 +36,7 @@ class Heartbeat:
         self._held: dict[Key, object] = {}
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
-        self._idle = False
+        self._idle = self._closed = False
 
     def take(self, key: Key) -> bool | None:
         """True when this process holds `key` now, False when another does, None when leases do not work."""
@@ -65,6 +65,7 @@ class Heartbeat:
     def close(self) -> None:
         """Let go of every lease; computations under them go on without."""
         with self._changed:
+            self._closed = True
             held, self._held = self._held, {}
         for key in held:
             self._release(key)
@@ -109,6 +110,7 @@ class Heartbeat:
             _log.warning("lost the lease on %s to another process; computing goes on", key.hex()[:12])
 
     def _fault(self, what: str, error: Exception) -> None:
-        if not self.faults[what]:
+        # Computations that nobody waits for may outlive the store.
+        if not self.faults[what] and not self._closed:
             _log.warning("%s failed, going on without: %s", what, error)
         self.faults[what] += 1

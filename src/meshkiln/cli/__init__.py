@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -23,6 +25,10 @@ COMMANDS = {
 }
 
 
+class _Interrupted(Exception):
+    """Somebody pressed Ctrl-C while a command ran."""
+
+
 class _Lazy(click.Group):
     """Commands import when they are asked for: `meshkiln --help` answers at once."""
 
@@ -36,6 +42,12 @@ class _Lazy(click.Group):
         command = getattr(import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,6 +66,12 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except _Interrupted:
+        click.echo("meshkiln: interrupted", err=True)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        # A stage may be deep in somebody's C++ on a thread, where an interpreter that is taken down aborts.
+        os._exit(130)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except MeshkilnError as error:

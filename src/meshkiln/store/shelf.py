@@ -76,7 +76,9 @@ class Shelf:
         return row.expires is not None and row.expires <= self._clock()
 
     def fault(self, error: Exception) -> None:
-        """Count what the medium raised."""
+        """Count what the medium raised; a store that was closed under a computation has no fault."""
+        if self.index.closed:
+            return
         why = reason(error)
         self.faults.add(why, error)
         if why == "corrupt index":
@@ -145,8 +147,7 @@ class Shelf:
                 with self.index.writing(wait) as connection:
                     self._flush(connection)
         except MEDIUM as error:
-            # Nor is it a fault that the store was closed before the thread that flushes came round.
-            if reason(error) != "busy" and not self.index.closed:
+            if reason(error) != "busy":
                 self.fault(error)
         finally:
             self._flushing = False
