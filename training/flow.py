@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from training.autoencoder import anchors
 from training.layers import Block, Fourier, Mlp, Norm, SelfAttention, heads, merge
+from training.precision import mixed
 
 TIMES = (-1.6, 1.2)
 """Mean and deviation of the logit of t in training: half of it is below 0.17. A latent set says its layout many times
@@ -179,7 +180,7 @@ def loss(
     noise = torch.randn_like(data)
     t = torch.sigmoid(torch.randn(len(data)) * TIMES[1] + TIMES[0])
     x = torch.lerp(noise, data, t[:, None, None])
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed():
         tokens = model.picture(image)
         maps = model.picture.maps(tokens).float()
         keep = torch.rand(b, 1, 1) >= dropped

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.flow import Flow, Sizes
+from training.precision import mixed
 
 GRID = 16
 """A path is kept at t = 0, 1/16, …, 1; the student's times and spans are multiples of that."""
@@ -60,7 +61,7 @@ def paths(teacher: Flow, noise: Tensor, tokens: Tensor, guidance: float, steps: 
     x, points, before = noise, [noise], None
     for k in range(steps):
         t = torch.full((len(both),), k / steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             v, free = teacher(torch.cat([x, x]), t, both).chunk(2)
         v = free + guidance * (v - free)
         x = x + (v if before is None else 1.5 * v - 0.5 * before) / steps

@@ -15,6 +15,7 @@ from torch import Tensor
 from training.autoencoder import Autoencoder, loss
 from training.dataset import NEAR
 from training.loop import Leg, Report, join
+from training.precision import mixed
 from training.state import load
 
 HIDDEN = ("encoder", "decoder", "query_mlp", "query_q", "query_out", "point_mlp")
@@ -61,7 +62,7 @@ def standardise(model: Autoencoder, shapes: Shapes, rng: np.random.Generator, co
     """Sets the latents' per-channel mean and deviation from `count` records."""
     latents = []
     for _ in range(count // 64):
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             latents.append(model.encode(shapes.batch(rng, 64, 2)[0])[0])
     z = torch.cat(latents).flatten(0, 1)
     model.latent_mean.copy_(z.mean(0))
@@ -98,7 +99,7 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {records} records", flush=True)
     while leg.running():
         surface, points, distance = shapes.batch(rng, args.batch, args.queries)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             logits, mean, log_variance = model(surface, points)
         total, values = loss(logits, distance, mean, log_variance, args.kl)
         leg.step(total)

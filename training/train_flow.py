@@ -15,6 +15,7 @@ from torch import Tensor
 from training.autoencoder import Autoencoder
 from training.flow import Flow, loss
 from training.loop import Leg, Report, join
+from training.precision import mixed
 from training.state import load
 
 HIDDEN = ("picture.blocks", "blocks.")
@@ -103,7 +104,7 @@ def main() -> None:
     print(f"{count:.2f} M parameters, {sum(len(s['image']) for s in pictures.shards)} records", flush=True)
     while leg.running():
         surface, image, aux = pictures.batch(rng, args.batch)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), mixed():
             z = autoencoder.encode(surface)[0]
             z = (z - autoencoder.latent_mean) / autoencoder.latent_std
         total, values = loss(model, image, aux, z, args.copies)

@@ -20,6 +20,7 @@ from training.autoencoder import Autoencoder
 from training.flow import Flow
 from training.loop import Leg, Report, join
 from training.patches import CELLS, begin, loss
+from training.precision import mixed
 from training.state import load
 from training.student import Student
 from training.train_flow import Pictures
@@ -41,7 +42,7 @@ class Latents:
         """(2·count, L, D)"""
         a = self.autoencoder
         surface, _, _ = self.pictures.batch(rng, count)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             own = (a.encode(surface)[0] - a.latent_mean) / a.latent_std
             tokens = self.flow.picture(self.pictures.images(rng, count))
         noise = torch.randn(own.shape, generator=generator)
@@ -50,7 +51,7 @@ class Latents:
         steps = int(rng.choice([2, 4, 8]))
         for k in range(steps):
             t, d = torch.full((count,), k / steps), torch.full((count,), 1 / steps)
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed():
                 x = x + self.student(x, t, d, tokens).float() / steps
         return torch.cat([own, x]) * a.latent_std + a.latent_mean
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from training.flow import Flow
 from training.loop import Leg, Report, join
+from training.precision import mixed
 from training.state import load
 from training.student import GRID, begin, ends, paths
 from training.train_flow import Pictures
@@ -36,7 +37,7 @@ class Paths:
     @torch.no_grad()
     def make(self, rng: np.random.Generator, generator: torch.Generator, count: int) -> None:
         """Adds `count` paths from new noise for pictures drawn anew."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             tokens = self.teacher.picture(self.pictures.images(rng, count))
         sizes = self.teacher.sizes
         noise = torch.randn(count, len(self.teacher.anchors), sizes.latent_dim, generator=generator)
@@ -98,7 +99,7 @@ def main() -> None:
         if store.made * args.uses < leg.steps * args.batch:
             store.make(rng, generator, 16)
         x, t, d, tokens, target = store.batch(rng, generator, args.batch)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed():
             velocity = student(x, t, d, tokens)
         error = ((velocity - target) ** 2).mean((1, 2))
         leg.step(error.mean())
