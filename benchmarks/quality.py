@@ -23,7 +23,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,14 @@ from meshkiln.engines.vecset import (
 from meshkiln.quality import metrics
 from results_file import Bar, Results, code_of, data_folder
 
+# The test generator is part of the repository and not of the package.
+sys.path.append(str(Path(__file__).parents[1]))
+
 RESOLUTION = 128
 """Cells of the grid that is decoded for measuring; what a finer one would change has not
 been measured. Pictures are decoded at 256."""
+SURFACE = 8192
+"""Points of its own surface that a shape is encoded from for the autoencoder's column. Training draws 1,024."""
 Rows = list[dict[str, Any]]
 
 
@@ -78,7 +83,7 @@ def inflate(rgba: NDArray[np.uint8]) -> trimesh.Trimesh:
 
 
 def autoencoder(points: NDArray[np.float32], normals: NDArray[np.float32]) -> trimesh.Trimesh:
-    """The shape encoded from its own surface (2048 points and normals) and decoded."""
+    """The shape encoded from its own surface (`SURFACE` points and normals) and decoded."""
     surface = np.concatenate([points, normals], axis=1, dtype=np.float32)[None]
     features = runtime.run("latents.onnx", z=runtime.run("shape_encoder.onnx", surface=surface))
     mesh = floaters.without_floaters(sparse.decode([decode.field(features[0])], RESOLUTION)[0])
@@ -92,7 +97,7 @@ def _mesh(value: dict[str, Any]) -> trimesh.Trimesh:
 def _columns(
     reference: trimesh.Trimesh, rgba: NDArray[np.uint8], steps: int, eye: metrics.Camera | None = None
 ) -> dict[str, dict[str, float]]:
-    points, normals = metrics.surface_samples(reference, 2048, 0)
+    points, normals = metrics.surface_samples(reference, SURFACE, 0)
     made: dict[str, Callable[[], trimesh.Trimesh]] = {
         "inflate": lambda: inflate(rgba),
         "autoencoder": lambda: autoencoder(points.astype(np.float32), normals.astype(np.float32)),
@@ -107,55 +112,58 @@ def _columns(
 
 def procedural(results: Results, count: int, steps: int) -> Rows:
     """The frozen test shapes, or the first `count` of them."""
-    # The generator is part of the repository and not of the package.
-    sys.path.append(str(Path(__file__).parents[1]))
     from training import testset
 
     if testset.digest() != testset.FROZEN:
         raise SystemExit(f"the procedural test set has changed: digest {testset.digest()}, frozen {testset.FROZEN}")
+    return results.items({f"{i}": partial(_procedural, i, steps) for i in range(count)})
 
-    def one(index: int) -> dict[str, Any]:
-        item = testset.item(index)
-        solid, _ = sparse.decode_one(lambda p: -item.distance(p), RESOLUTION)
-        reference = trimesh.Trimesh(*solid, process=False)
-        return {"shape": index, "kind": item.kind, **_columns(reference, item.rgba, steps)}
 
-    return [results.item(f"{i}", lambda i=i: one(i)) for i in range(count)]
+def _procedural(index: int, steps: int) -> dict[str, Any]:
+    from training import testset
+
+    item = testset.item(index)
+    solid, _ = sparse.decode_one(lambda p: -item.distance(p), RESOLUTION)
+    reference = trimesh.Trimesh(*solid, process=False)
+    return {"shape": index, "kind": item.kind, **_columns(reference, item.rgba, steps)}
 
 
 def real(results: Results, which: str, steps: int) -> Rows:
     """The real meshes, each from three cameras."""
     import real_meshes
 
-    def one(name: str, view: int) -> dict[str, Any]:
-        seen = real_meshes.look(name, view)
-        return {"shape": name, "view": view, **_columns(seen.reference, seen.rgba, steps, seen.camera)}
-
     every = [(name, view) for name in real_meshes.names(which) for view in range(len(real_meshes.VIEWS))]
-    return [results.item(f"{name} {view}", lambda n=name, v=view: one(n, v)) for name, view in every]
+    return results.items({f"{name} {view}": partial(_real, name, view, steps) for name, view in every})
+
+
+def _real(name: str, view: int, steps: int) -> dict[str, Any]:
+    import real_meshes
+
+    seen = real_meshes.look(name, view)
+    return {"shape": name, "view": view, **_columns(seen.reference, seen.rgba, steps, seen.camera)}
 
 
 def pictures(results: Results, steps: int) -> Rows:
     """Every picture of the data folder that is no other tool's cut-out of one of them."""
+    return results.items({file: partial(_picture, file, steps) for file in picture_files()})
 
-    def one(file: str) -> dict[str, Any]:
-        cutout = cut(file)
-        mesh = vecset(cutout, steps=steps, octree_resolution=256)
-        wanted = crop.recentre(cutout)[3] >= 0.5
-        # The camera is unknown: the distance that suits the mesh best, as the engine finds it for the texture.
-        its = camera.fit(grid.Mesh(mesh.vertices.view(np.ndarray), mesh.faces), encode.outline(cutout))
-        pinhole = metrics.Camera(1 / its.nearness if its.nearness else math.inf, its.centre, its.half)
-        seen = metrics.silhouette(mesh, pinhole, crop.SIZE)
-        return {
-            "shape": file,
-            "vecset": {
-                "silhouette_iou": metrics.iou(seen, wanted),
-                "watertight": float(mesh.is_watertight),
-                "components": float(metrics.components(mesh)),
-            },
-        }
 
-    return [results.item(file, lambda f=file: one(f)) for file in picture_files()]
+def _picture(file: str, steps: int) -> dict[str, Any]:
+    cutout = cut(file)
+    mesh = vecset(cutout, steps=steps, octree_resolution=256)
+    wanted = crop.recentre(cutout)[3] >= 0.5
+    # The camera is unknown: the distance that suits the mesh best, as the engine finds it for the texture.
+    its = camera.fit(grid.Mesh(mesh.vertices.view(np.ndarray), mesh.faces), encode.outline(cutout))
+    pinhole = metrics.Camera(1 / its.nearness if its.nearness else math.inf, its.centre, its.half)
+    seen = metrics.silhouette(mesh, pinhole, crop.SIZE)
+    return {
+        "shape": file,
+        "vecset": {
+            "silhouette_iou": metrics.iou(seen, wanted),
+            "watertight": float(mesh.is_watertight),
+            "components": float(metrics.components(mesh)),
+        },
+    }
 
 
 def picture_files() -> list[str]:

@@ -20,9 +20,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ from meshkiln.engines.vecset import (
 from meshkiln.quality import metrics
 from quality import picture_files
 from results_file import Bar, Results, code_of, data_folder
+
+# The test generator is part of the repository and not of the package.
+sys.path.append(str(Path(__file__).parents[1]))
 
 RECIPES = ("reference", "balanced", "fast")
 MODEL = ("encode", "sample", "decode", "finish")
@@ -207,7 +210,6 @@ def judged(
 @cache
 def procedural(index: int) -> tuple[NDArray[np.uint8], trimesh.Trimesh]:
     """Cut-out and surface of a frozen test shape."""
-    sys.path.append(str(Path(__file__).parents[1]))
     from training import testset
 
     item = testset.item(index)
@@ -217,7 +219,6 @@ def procedural(index: int) -> tuple[NDArray[np.uint8], trimesh.Trimesh]:
 
 def frozen() -> None:
     """Exit when the procedural test set is not the one that was frozen before training."""
-    sys.path.append(str(Path(__file__).parents[1]))
     from training import testset
 
     if testset.digest() != testset.FROZEN:
@@ -230,20 +231,32 @@ def quality(results: Results, shapes: int, views: int) -> dict[str, Any]:
 
     frozen()
     asked = {name: ENGINE.recipes[name] for name in RECIPES}
-    sets: dict[str, Callable[[], Rows]] = {
-        "procedural": lambda: [
-            {"shape": i, **results.item(f"procedural {i}", lambda i=i: judged(*procedural(i), asked))}
-            for i in range(shapes)
+    every = [
+        (name, view) for name in real_meshes.names("all")[: 3 if views == 0 else None] for view in range(max(views, 1))
+    ]
+    sets: dict[str, Rows] = {
+        "procedural": [
+            {"shape": i, **row}
+            for i, row in enumerate(
+                results.items({f"procedural {i}": partial(_procedural, i, asked) for i in range(shapes)})
+            )
         ],
-        "real": lambda: [
-            {"shape": name, **results.item(f"real {name} {v}", lambda n=name, v=v: _real(n, v, asked))}
-            for name in real_meshes.names("all")[: 3 if views == 0 else None]
-            for v in range(max(views, 1))
+        "real": [
+            {"shape": name, **row}
+            for (name, _), row in zip(
+                every,
+                results.items({f"real {name} {view}": partial(_real, name, view, asked) for name, view in every}),
+                strict=True,
+            )
         ],
     }
-    table = {name: recipes_report.losses(rows(), METRICS, RECIPES[0], RECIPES[1:]) for name, rows in sets.items()}
+    table = {name: recipes_report.losses(rows, METRICS, RECIPES[0], RECIPES[1:]) for name, rows in sets.items()}
     recipes_report.print_losses(table)
     return table
+
+
+def _procedural(index: int, asked: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Any]:
+    return judged(*procedural(index), asked)
 
 
 def _real(name: str, view: int, asked: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Any]:

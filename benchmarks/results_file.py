@@ -2,6 +2,7 @@
 
     results = Results("memory_store", packages=["cachebox"], sources=[memory.__file__])
     hit = results.item("hit, one thread", lambda: measure(...))      # computed once, also across interruptions
+    rows = results.items({"spot": partial(judge, "spot"), …})         # side by side, where nothing is timed
     results.finish({"hit_ns": hit}, bars=[Bar("hit against OrderedDict+RLock", ratio, 0.35)])
 
 The file holds the figures as they were measured. A bar that is not reached stays in it with `"met": false`.
@@ -12,12 +13,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
 import operator
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,10 +88,34 @@ class Results:
     def item(self, name: str, compute: Callable[[], Any]) -> Any:
         """The JSON value that `compute` returns, from the interrupted run if it got that far."""
         if name not in self._items:
-            # Through JSON at once, so that a resumed run sees the very values an uninterrupted one does.
-            self._items[name] = json.loads(json.dumps(compute()))
-            _write(self._partial, {"code": self._code, "items": self._items})
+            self._keep(name, compute())
         return self._items[name]
+
+    def items(self, computes: Mapping[str, Callable[[], Any]]) -> list[Any]:
+        """The JSON values of many items, in their order, computed side by side in a process of one thread per
+        processor: for figures that are no times.
+
+        computes : by item name; picklable (`functools.partial` of a function of a module)
+        """
+        missing = {name: compute for name, compute in computes.items() if name not in self._items}
+        processes = min(len(missing), os.cpu_count() or 1)
+        if processes:
+            spawned = multiprocessing.get_context("spawn")
+            with _environment(MESHKILN_THREADS="1"), ProcessPoolExecutor(processes, spawned) as pool:
+                running = {pool.submit(compute): name for name, compute in missing.items()}
+                try:
+                    for done, future in enumerate(as_completed(running), 1):
+                        self._keep(running[future], future.result())
+                        print(f"{self.claim}: {done} of {len(missing)}", flush=True)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        return [self._items[name] for name in computes]
+
+    def _keep(self, name: str, value: Any) -> None:
+        # Through JSON at once, so that a resumed run sees the very values an uninterrupted one does.
+        self._items[name] = json.loads(json.dumps(value))
+        _write(self._partial, {"code": self._code, "items": self._items})
 
     def finish(self, figures: Mapping[str, Any], bars: Sequence[Bar] = (), notes: Sequence[str] = ()) -> bool:
         """Write the claim's file and print its bars; True when all are met.
@@ -146,6 +174,21 @@ def data_folder() -> Path:
     if not Path(folder).is_dir():
         sys.exit(f"MESHKILN_DATA is {folder}, which is not a folder.")
     return Path(folder)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """These environment variables meanwhile, for processes that are started then."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:
