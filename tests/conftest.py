@@ -1,4 +1,4 @@
-"""What several test modules share: one browser, and one server of the real engines behind the studio."""
+"""What several test modules share: one browser, one server of the real engines behind the studio, a disk store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import Browser, BrowserContext, Page
+
+    from meshkiln.store.disk import Disk
 
 
 # Of a module, not of the session: while the browser's driver is there, its event loop runs in the thread of the tests,
@@ -50,3 +54,12 @@ def page(context: BrowserContext) -> Iterator[Page]:
 
     with opened(context, "/") as found:
         yield found
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    from meshkiln.store.disk import Disk
+
+    disk = Disk(tmp_path / "store")
+    yield disk
+    disk.close()

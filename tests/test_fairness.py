@@ -12,8 +12,6 @@ from meshkiln.engines.base import Stage
 from queueing import ALONE, EIGHTS, FOURS, SECONDS, Op, Run, everything, item, offered, offers, scheduler
 from stages import Patient
 
-# Whose turn it is.
-
 
 def test_one_picture_does_not_wait_for_five_hundred_of_somebody_else() -> None:
     queue = scheduler()

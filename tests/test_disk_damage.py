@@ -1,0 +1,145 @@
+"""A disk store that was damaged: a miss, counted and put aside, and never a wrong answer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from disks import LARGE, check_books, files, index_of
+from meshkiln.store.disk import Disk
+from store_contract import artifact, key
+
+
+def damage_truncate(path: Path) -> None:
+    os.truncate(path, 1000)
+
+
+def damage_empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def damage_flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(5000)
+        byte = file.read(1)[0]
+        file.seek(5000)
+        file.write(bytes([byte ^ 1]))
+
+
+def damage_append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_empty, damage_flip, damage_append])
+def test_a_damaged_file_is_a_miss_is_counted_and_put_aside(
+    disk: Disk, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.put(key("k"), artifact("k", LARGE))
+    damage(files(disk)[0])
+    with caplog.at_level(logging.WARNING, "meshkiln"):
+        assert disk.get(key("k")) is None
+        assert disk.get(key("k")) is None
+    assert disk.stats().faults == {"corrupt": 1}
+    assert (disk.stats().misses, disk.stats().hits) == (2, 0)
+    assert len(caplog.records) == 1
+    assert len(files(disk, "quarantine")) == 1
+    check_books(disk)
+    assert disk.put(key("k"), artifact("k", LARGE))
+    assert disk[key("k")] == artifact("k", LARGE)
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_empty, damage_append])
+def test_a_file_whose_length_changed_since_it_was_read_is_a_miss(disk: Disk, damage: Callable[[Path], None]) -> None:
+    disk.put(key("k"), artifact("k", LARGE))
+    assert disk.get(key("k")) is not None
+    damage(files(disk)[0])
+    assert disk.get(key("k")) is None
+    assert disk.stats().faults == {"corrupt": 1}
+
+
+def test_damage_inside_the_index_is_a_miss_is_counted_and_put_aside(disk: Disk) -> None:
+    disk.put(key("k"), artifact("k", 100))
+    with contextlib.closing(sqlite3.connect(index_of(disk), isolation_level=None)) as connection:
+        connection.execute("UPDATE artifacts SET data = ?", (b"\0" + artifact("k", 100).data[1:],))
+    assert disk.get(key("k")) is None
+    assert disk.stats().faults == {"corrupt": 1}
+    assert len(files(disk, "quarantine")) == 1
+    check_books(disk)
+
+
+def test_a_file_that_somebody_removed_is_a_miss(disk: Disk) -> None:
+    disk.put(key("k"), artifact("k", LARGE))
+    files(disk)[0].unlink()
+    assert disk.get(key("k")) is None
+    assert disk.stats().faults == {"missing": 1}
+    check_books(disk)
+
+
+def test_quarantine_stays_small(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "store", 100 * LARGE)
+    for n in range(6):
+        disk.put(key(n), artifact(n, LARGE))
+    for path in files(disk):
+        damage_flip(path)
+    assert disk.verify().corrupt == 6
+    assert sum(path.stat().st_size for path in files(disk, "quarantine")) <= disk.max_bytes // 100
+    disk.close()
+
+
+def test_verify_finds_what_is_damaged_or_missing_and_removes_strays(disk: Disk) -> None:
+    for n in range(6):
+        disk.put(key(n), artifact(n, LARGE))
+        disk.put(key(f"small {n}"), artifact(n, 10))
+        assert disk.get(key(n)) is not None  # known to be right, as far as this process is concerned
+    first, second, third = files(disk)[:3]
+    damage_flip(first)
+    damage_truncate(second)
+    third.unlink()
+    (third.parent / "0000000000000001-0123456789abcdef").write_bytes(b"nobody's")
+    found = disk.verify()
+    assert (found.checked, found.corrupt, found.missing, found.strays) == (12, 2, 1, 1)
+    again = disk.verify()
+    assert (again.checked, again.corrupt, again.missing, again.strays) == (9, 0, 0, 0)
+    check_books(disk)
+
+
+@pytest.mark.parametrize("damage", [b"this is not a database", b"", bytes(4096)])
+def test_a_broken_index_is_set_aside_and_the_store_begins_anew(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk(tmp_path / "store")
+    disk.put(key("k"), artifact("k", LARGE))
+    disk.close()
+    index_of(disk).write_bytes(damage)
+    disk = Disk(tmp_path / "store")
+    assert disk.get(key("k")) is None
+    assert disk.put(key("k"), artifact("k", LARGE))
+    assert disk[key("k")] == artifact("k", LARGE)
+    disk.clear()
+    assert len(list(disk.folder.glob("generation-*"))) == 1, "what was set aside goes when the store is cleared"
+    disk.close()
+
+
+def test_an_index_that_breaks_while_it_is_open_fails_nobody_and_is_set_aside_next_time(disk: Disk) -> None:
+    for n in range(2000):
+        disk.put(key(n), artifact(n, 300))
+    disk.close()
+    disk = Disk(disk.folder)
+    with index_of(disk).open("r+b") as file:  # every page but the first
+        file.seek(4096)
+        file.write(os.urandom(index_of(disk).stat().st_size - 4096))
+    assert disk.get(key(1)) is None
+    assert disk.put(key("new"), artifact("new")) is False
+    assert disk.stats().faults["corrupt index"] >= 2
+    disk.close()
+    again = Disk(disk.folder)
+    assert again.put(key("new"), artifact("new"))
+    assert again[key("new")] == artifact("new")
+    again.close()
