@@ -88,6 +88,11 @@ def fail(batch: Sequence[Work]) -> list[Value]:
     return echo(batch)
 
 
+def lose(batch: Sequence[Work]) -> list[Value]:
+    """Opens the file that its input names."""
+    return [open(bytes(work.inputs[0]).decode(), "rb").read() for work in batch]
+
+
 def crash(batch: Sequence[Work]) -> list[Value]:
     """An item b"crash" ends the process."""
     if any(work.inputs[0].startswith(b"crash") for work in batch):

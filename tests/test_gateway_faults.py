@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from meshkiln.engines.base import PICTURE, Engine, Parameter, Stage
 from meshkiln.gateway import connection, serve, uploads
 from meshkiln.keys import digest
 from serving import serving, until
@@ -319,3 +320,28 @@ def test_what_a_disk_does_not_take_is_told_without_where_it_is(
     said = [record.getMessage() for record in caplog.records if record.name == "meshkiln.gateway.problems"]
     assert len(said) == 1
     assert str(tmp_path) in said[0], "the operator is told where"
+
+
+def test_what_a_stages_code_says_is_for_the_log_and_not_for_callers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = Stage("read", "lost.read", 1, "stages:lose", (PICTURE,), media_type="text/plain")
+    engine = Engine(
+        "toy",
+        "Its weights are lost.",
+        (lost,),
+        (Parameter("format", "glb", "which file", choices=("glb",)),),
+        {"glb": "text/plain"},
+    )
+    with serving(tmp_path, {"toy": engine}) as http:
+        failed = http.post("/v1/generations?wait=30", content=str(tmp_path / "weights").encode(), headers=PNG)
+        id = http.get("/v1/generations").json()["generations"][0]["id"]
+        answers = [failed, http.get(f"/v1/generations/{id}"), http.get(f"/v1/generations/{id}/events")]
+    told = "stage read failed: FileNotFoundError; the server's log tells more"
+    assert answers[1].json()["error"]["detail"] == told
+    for answer in answers:
+        assert "stage read failed" in answer.text
+        assert str(tmp_path) not in answer.text
+    said = [record for record in caplog.records if record.name == "meshkiln.gateway.problems"]
+    assert str(tmp_path / "weights") in said[0].getMessage()
+    assert "In the worker" in str(said[0].exc_info[1].__notes__), "and where it was raised"  # type: ignore[index, union-attr]

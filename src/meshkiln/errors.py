@@ -28,7 +28,14 @@ class UnknownEngine(BadInput):
 
 
 class StageFailed(MeshkilnError):
-    """A stage raised something unexpected: the engine's fault, not the caller's."""
+    """A stage raised something unexpected: the engine's fault, not the caller's.
+
+    told : what callers of a server may read when the message holds what other code said, which may be anything
+    """
+
+    def __init__(self, message: str, told: str = "") -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class UpstreamFailed(StageFailed):

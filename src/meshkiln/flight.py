@@ -122,9 +122,10 @@ def own_exception(error: BaseException) -> BaseException:
     (SystemExit, CancelledError, ...) means the computation, not its waiters: they get StageFailed.
     """
     if not isinstance(error, Exception):
-        own: BaseException = StageFailed(f"the computation ended with {type(error).__name__}: {error}")
+        told = f"the computation ended with {type(error).__name__}"
+        own: BaseException = StageFailed(f"{told}: {error}", told)
     else:
-        own = _copied(error) or StageFailed(f"{type(error).__name__}: {error}")
+        own = _copied(error) or StageFailed(f"{type(error).__name__}: {error}", type(error).__name__)
         if notes := getattr(error, "__notes__", None):
             own.__notes__ = list(notes)
     own.__cause__ = error

@@ -229,7 +229,8 @@ class Driver:
         except MeshkilnError:
             raise
         except Exception as error:
-            raise StageFailed(f"stage {task.stage.name} failed: {type(error).__name__}: {error}") from error
+            told = f"stage {task.stage.name} failed: {type(error).__name__}"
+            raise StageFailed(f"{told}: {error}", told) from error
 
     # The store, as the driver uses it.
 

@@ -72,10 +72,13 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _told(error: Exception) -> str:
-    if not isinstance(error, errors.StoreError):
-        return str(error)
-    log.error("%s", error)
-    return error.told or INSIDE
+    if isinstance(error, errors.StoreError):
+        log.error("%s", error)
+        return error.told or INSIDE
+    if isinstance(error, errors.StageFailed) and error.told:
+        log.error("%s", error, exc_info=error)
+        return f"{error.told}; {INSIDE}"
+    return str(error)
 
 
 def not_found(what: str) -> Problem:

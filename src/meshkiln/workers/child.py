@@ -163,13 +163,13 @@ def attempt(compute: Compute, works: Sequence[Work], halvings: list[int]) -> lis
     return [outcome for part in parts for outcome in attempt(compute, part, halvings)]
 
 
-def named(error: BaseException) -> tuple[str, str]:
-    """The class of Meshkiln's error family to raise on the other side, and the message."""
+def named(error: BaseException) -> tuple[str, str, str]:
+    """The class of Meshkiln's error family to raise on the other side, the message, and `StageFailed.told`."""
     if isinstance(error, MeshkilnError):
         for kind in type(error).__mro__:
             if getattr(errors, kind.__name__, None) is kind:
-                return kind.__name__, str(error)
-    return StageFailed.__name__, f"{type(error).__name__}: {error}"
+                return kind.__name__, str(error), getattr(error, "told", "")
+    return StageFailed.__name__, f"{type(error).__name__}: {error}", type(error).__name__
 
 
 def _load(path: str, warm: bool = False) -> Compute:

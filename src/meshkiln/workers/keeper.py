@@ -226,11 +226,16 @@ def _outcome(job: Job, item: dict[str, Any], data: bytes) -> Ran | Exception:
     stage = job.task.stage
     if "error" not in item:
         return Ran(Payload(data, stage.media_type), float(item["seconds"]))
-    name, words = item["error"]
-    kind = getattr(errors, str(name), None)
+    name, words, told = map(str, item["error"])
+    kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, MeshkilnError)):
         kind = StageFailed
-    error = kind(f"stage {stage.name} failed: {words}" if kind is StageFailed else str(words))
+    error: MeshkilnError
+    if kind is StageFailed:
+        failed = f"stage {stage.name} failed: "
+        error = StageFailed(failed + words, told and failed + told)
+    else:
+        error = kind(words)
     error.add_note("In the worker:\n" + str(item["trace"]))
     return error
 

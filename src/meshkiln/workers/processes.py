@@ -246,7 +246,7 @@ class Pool:
                 self._failed_starts += 1
                 self._counts.restarts["start"] += 1
                 if self._failed_starts >= FAILED_STARTS:
-                    broken = StageFailed(f"no worker can be started: {failure}")
+                    broken = StageFailed(f"no worker can be started: {failure}", "no worker can be started")
                     settled = [self._counted(job, broken) for job in self._scheduler.drain()]
             wanted = not self._closed
             self._changed.notify_all()
