@@ -10,8 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import mirror
+
 Answer = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]] | None
 """Status, body, headers; None closes the connection without a word. A header Content-Length is sent as it is."""
+
+MESH = mirror.glb({"made": "by a peer"})
+
+
+def well(path: str, document: dict[str, Any]) -> Answer:
+    return 200, MESH
 
 
 class Peer:
