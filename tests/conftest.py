@@ -1,9 +1,9 @@
-"""What several test modules share: one browser, one server of the real engines behind the studio, a disk store."""
+"""What several test modules share: one browser, one server of the real engines behind the studio, stores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, BrowserContext, Page
 
+    from meshkiln.flights import Flights
+    from meshkiln.store.base import Store
     from meshkiln.store.disk import Disk
 
 
@@ -63,3 +65,29 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     disk = Disk(tmp_path / "store")
     yield disk
     disk.close()
+
+
+@pytest.fixture(params=["memory", "tiers"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    from meshkiln.store.disk import Disk
+    from meshkiln.store.memory import Memory
+    from meshkiln.store.tiers import Tiers
+
+    store = Memory() if request.param == "memory" else Tiers(Memory(), Disk(tmp_path / "store"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def flights() -> Flights:
+    from meshkiln.flights import Flights
+
+    return Flights()
+
+
+@pytest.fixture
+def decorate(store: Store, flights: Flights) -> Callable[..., Callable[[Callable[..., Any]], Any]]:
+    """`once` over that store and those flights, with its options."""
+    from meshkiln.once import once
+
+    return lambda **words: lambda function: once(store, flights, function, **words)

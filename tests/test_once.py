@@ -1,9 +1,8 @@
-"""`once`: calls computed once, keyed by arguments, with results that come back as they were."""
+"""`once`: calls computed once, keyed by arguments."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import textwrap
@@ -17,37 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from meshkiln.engines.function import ARRAYS, BYTES, JSON, TEXT, pack_result, unpack_result
-from meshkiln.errors import Cancelled
 from meshkiln.flights import Flights
 from meshkiln.once import once
 from meshkiln.store.base import Store
-from meshkiln.store.disk import Disk
-from meshkiln.store.memory import Memory
-from meshkiln.store.tiers import Tiers
 
 PATIENCE = 30.0
 Decorate = Callable[..., Callable[[Callable[..., Any]], Any]]
-
-
-@pytest.fixture(params=["memory", "tiers"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    store = Memory() if request.param == "memory" else Tiers(Memory(), Disk(tmp_path / "store"))
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def flights() -> Flights:
-    return Flights()
-
-
-@pytest.fixture
-def decorate(store: Store, flights: Flights) -> Decorate:
-    return lambda **words: lambda function: once(store, flights, function, **words)
 
 
 @pytest.fixture
@@ -153,87 +128,6 @@ def _counted(calls: list[Any]) -> Callable[..., Any]:
     return draw
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(_same(a[name], b[name]) for name in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return repr(a) == repr(b)
-
-
-@given(json_values | st.binary())
-def test_results_come_back_with_their_values_types_and_order(result: Any) -> None:
-    assert _same(unpack_result(*pack_result(result, "f")), result)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.arange(6, dtype=np.uint8).reshape(1, 2, 3),
-        np.array(2.5),
-        np.zeros((0, 3), np.float32),
-        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        np.arange(3, dtype=">i4"),
-        np.array([True, False]),
-        np.array([np.nan, np.inf], np.float16),
-        np.ones(2, np.complex64),
-    ],
-    ids=lambda array: f"{array.dtype}{array.shape}",
-)
-def test_arrays_come_back_alone_or_named(array: np.ndarray[Any, Any]) -> None:
-    data, media_type = pack_result(array, "f")
-    assert media_type == ARRAYS
-    back = unpack_result(data, media_type)
-    named = unpack_result(*pack_result({"x": array, "y": array}, "f"))
-    assert list(named) == ["x", "y"]
-    for one in (back, named["x"], named["y"]):
-        assert (one.shape, one.dtype) == (array.shape, array.dtype.newbyteorder("="))
-        np.testing.assert_array_equal(one, array)
-
-
-@pytest.mark.parametrize(
-    ("result", "media_type"), [(b"", BYTES), ("", TEXT), ({}, JSON), (None, JSON), ([b"".decode()], JSON)]
-)
-def test_media_types_say_what_is_kept(result: Any, media_type: str) -> None:
-    assert pack_result(result, "f")[1] == media_type
-
-
-@pytest.mark.parametrize(
-    ("result", "kind", "text"),
-    [
-        ((1, 2), TypeError, "what .*paint returned is a builtins.tuple"),
-        (object(), TypeError, "what .*paint returned is a builtins.object"),
-        (bytearray(b"x"), TypeError, "bytearray"),
-        ({"a": {1: 2}}, TypeError, r"\['a'\] has the key 1"),
-        ({"a": [np.float64(1)]}, TypeError, r"\['a'\]\[0\] is a numpy.float64"),
-        ({"a": np.ones(1), "b": 2}, TypeError, r"\['a'\] is a numpy.ndarray"),
-        ({"": np.ones(1)}, TypeError, "not empty"),
-        (np.array(["a"]), TypeError, "array '' is of <U1"),
-        (np.array([1], complex), TypeError, "complex128"),
-        ([float("inf")], ValueError, r"\[0\] is inf"),
-    ],
-)
-def test_a_result_that_would_not_come_back_as_it_was_is_refused(
-    decorate: Decorate, store: Store, result: object, kind: type[Exception], text: str
-) -> None:
-    @decorate()
-    def paint() -> object:
-        return result
-
-    with pytest.raises(kind, match=text):
-        paint()
-    assert len(store) == 0
-
-
 def test_each_caller_may_change_what_he_gets(decorate: Decorate) -> None:
     @decorate()
     def shape() -> dict[str, Any]:
@@ -249,144 +143,6 @@ def test_each_caller_may_change_what_he_gets(decorate: Decorate) -> None:
         assert list_ == [1]
         mine["faces"] += 1
         list_.append(2)
-
-
-def test_async_functions_compute_once_on_the_callers_loop(decorate: Decorate) -> None:
-    calls = []
-
-    @decorate()
-    async def paint(prompt: str) -> bytes:
-        calls.append(asyncio.get_running_loop())
-        await asyncio.sleep(0.01)
-        return prompt.encode()
-
-    async def main() -> None:
-        assert set(await asyncio.gather(*(paint("a") for _ in range(200)))) == {b"a"}
-        assert await paint("a") == b"a"
-        assert calls == [asyncio.get_running_loop()]
-
-    asyncio.run(main())
-    assert asyncio.iscoroutinefunction(paint)
-    assert asyncio.run(paint("a")) == b"a"
-    assert len(calls) == 1
-
-
-def test_an_async_function_stops_when_everybody_left(decorate: Decorate, flights: Flights) -> None:
-    async def main() -> None:
-        begun, stopped = asyncio.Event(), asyncio.Event()
-
-        @decorate()
-        async def paint() -> bytes:
-            begun.set()
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                stopped.set()
-                raise
-            return b""
-
-        tasks = [asyncio.create_task(paint()) for _ in range(3)]
-        await begun.wait()
-        while flights.waiters(paint.key()) < 3:
-            await asyncio.sleep(0.001)
-        for task in tasks[:2]:
-            task.cancel()
-        await asyncio.wait(tasks[:2])
-        assert not stopped.is_set()
-        tasks[2].cancel()
-        async with asyncio.timeout(PATIENCE):
-            await stopped.wait()
-
-    asyncio.run(main())
-
-
-def test_an_async_function_starts_anew_on_another_loop_when_the_first_ends(
-    decorate: Decorate, threads: ThreadPoolExecutor, flights: Flights
-) -> None:
-    loops, go = [], threading.Event()
-    flights_joined = threading.Event()
-
-    @decorate()
-    async def paint() -> str:
-        loops.append(asyncio.get_running_loop())
-        if len(loops) == 1:
-            await asyncio.Event().wait()
-        return "done"
-
-    async def leave_in_a_while() -> None:
-        task = asyncio.create_task(paint())
-        await asyncio.to_thread(go.wait, PATIENCE)
-        del task
-
-    async def stay() -> str:
-        task = asyncio.create_task(paint())
-        while flights.waiters(paint.key()) < 2:
-            await asyncio.sleep(0.001)
-        flights_joined.set()
-        return await task
-
-    first = threads.submit(asyncio.run, leave_in_a_while())
-    while not loops:
-        threading.Event().wait(0.001)
-    second = threads.submit(asyncio.run, stay())
-    assert flights_joined.wait(PATIENCE)
-    go.set()
-    first.result(PATIENCE)
-    assert second.result(PATIENCE) == "done"
-    assert len(set(map(id, loops))) == 2
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_async_function_whose_loop_just_stops_starts_anew(decorate: Decorate, threads: ThreadPoolExecutor) -> None:
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    @decorate()
-    async def paint() -> str:
-        loops.append(asyncio.get_running_loop())
-        if len(loops) == 1:
-            await asyncio.Event().wait()
-        return "done"
-
-    stopped = asyncio.new_event_loop()
-    task = stopped.create_task(paint())
-
-    async def begun() -> None:
-        while not loops:
-            await asyncio.sleep(0.001)
-
-    stopped.run_until_complete(begun())
-    assert threads.submit(asyncio.run, paint()).result(PATIENCE) == "done"
-    task.cancel()
-    stopped.run_until_complete(asyncio.wait([task]))
-    stopped.close()
-    gc.collect()
-
-
-def test_an_async_function_that_cancels_itself_says_so(decorate: Decorate) -> None:
-    @decorate()
-    async def paint() -> str:
-        raise asyncio.CancelledError
-
-    with pytest.raises(Cancelled, match="cancelled from within"):
-        asyncio.run(paint())
-
-
-def test_async_functions_may_call_one_another_but_not_themselves(decorate: Decorate) -> None:
-    @decorate()
-    async def inner(n: int) -> int:
-        return n + 1
-
-    @decorate()
-    async def outer(n: int) -> int:
-        return sum(await asyncio.gather(*(inner(i) for i in range(n))))
-
-    @decorate()
-    async def ouroboros(n: int) -> int:
-        return await ouroboros(n)
-
-    assert asyncio.run(outer(4)) == 10
-    with pytest.raises(RecursionError):
-        asyncio.run(asyncio.wait_for(ouroboros(1), PATIENCE))
 
 
 def test_cost_is_measured_given_or_told_by_the_result(decorate: Decorate, store: Store) -> None:
