@@ -16,6 +16,8 @@ from meshkiln.engines.base import Engine
 from meshkiln.gateway.serve import Server
 from meshkiln.settings import Settings
 
+PNG = {"content-type": "image/png"}
+
 
 @contextlib.contextmanager
 def serving(
@@ -50,3 +52,11 @@ def until(condition: Any, seconds: float = 40.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         beat.wait(0.01)
+
+
+def post(http: httpx.Client, picture: bytes, query: str = "wait=30", **headers: str) -> httpx.Response:
+    return http.post(f"/v1/generations?{query}", content=picture, headers={**PNG, **headers})
+
+
+def computed(document: dict[str, Any]) -> list[str]:
+    return [s["stage"] for s in document["stages"] if s["source"] == "computed" and not s["joined"]]

@@ -16,27 +16,16 @@ import httpx
 import pytest
 
 import toy
-from gate import Gate
 from meshkiln.engines.base import engines
 from meshkiln.gateway import house
 from meshkiln.gateway.artifacts import SUFFIXES
-from serving import serving, until
-
-PNG = {"content-type": "image/png"}
+from serving import PNG, computed, post, serving, until
 
 
 @pytest.fixture(scope="module")
 def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with serving(tmp_path_factory.mktemp("gateway"), body_bytes=100_000) as client:
         yield client
-
-
-def post(http: httpx.Client, picture: bytes, query: str = "wait=30", **headers: str) -> httpx.Response:
-    return http.post(f"/v1/generations?{query}", content=picture, headers={**PNG, **headers})
-
-
-def computed(document: dict[str, Any]) -> list[str]:
-    return [s["stage"] for s in document["stages"] if s["source"] == "computed" and not s["joined"]]
 
 
 @pytest.mark.parametrize("query", ["timeout=false", "wait=soon", "priority=0.5", "steps=many", "engine=none"])
@@ -372,37 +361,6 @@ def test_every_format_has_a_suffix() -> None:
         assert set(engine.formats.values()) <= set(SUFFIXES)
 
 
-def test_a_restarted_server_runs_no_finished_stage_again(tmp_path: Path) -> None:
-    gate = Gate(tmp_path / "gate")
-    kinds = {"toy": gate.engine("wait_to_grow")}
-    with serving(tmp_path, kinds, shutdown_seconds=0.2) as client:
-        location = post(client, b"begun", "").headers["location"]
-        until(lambda: gate.passed() == ["begun"])
-        with client.stream("GET", f"{location}/events") as events:
-            assert any('"stage": "grow", "state": "begun"' in line for line in events.iter_lines())
-    gate.open()
-    with serving(tmp_path, kinds) as client:
-        until(lambda: client.get(location).json()["state"] == "succeeded")
-        document = client.get(location).json()
-    assert gate.passed() == ["begun"], "`smooth` ran once"
-    assert "smooth" not in computed(document)
-    assert computed(document)[-2:] == ["grow", "export"]
-
-
-def test_a_job_is_resolved_anew_by_a_server_that_was_upgraded(tmp_path: Path) -> None:
-    gate = Gate(tmp_path / "gate")
-    with serving(tmp_path, {"toy": gate.engine()}, shutdown_seconds=0.2) as client:
-        location = post(client, b"upgraded", "").headers["location"]
-        until(lambda: gate.waiting() == 1)
-    stages = tuple(replace(stage, version=stage.version + 1) for stage in toy.ENGINE.stages)
-    with serving(tmp_path, {"toy": replace(toy.ENGINE, stages=stages)}) as client:
-        until(lambda: client.get(location).json()["state"] == "succeeded")
-        key = client.get(location).json()["key"]
-        assert post(client, b"upgraded").json()["key"] == key, "it is the new version's"
-    with serving(tmp_path, {"toy": toy.ENGINE}) as client:
-        assert post(client, b"upgraded").json()["key"] != key
-
-
 def test_it_answers_and_says_that_it_is_not_ready_while_models_are_loaded(tmp_path: Path) -> None:
     stages = [replace(s, compute="deadly:smooth") if s.name == "smooth" else s for s in toy.ENGINE.stages]
     with serving(tmp_path, {"toy": replace(toy.ENGINE, stages=tuple(stages))}, ready=False) as client:
@@ -433,14 +391,3 @@ def test_a_picture_that_kills_workers_fails_clearly_and_does_not_come_back(tmp_p
         again = post(client, b"deadly").json()
         assert again["error"]["type"] == "urn:meshkiln:problem:poisoned"
         assert restarts(client) == 0, "it was not even tried"
-
-
-def test_a_restarted_server_finishes_what_was_accepted(tmp_path: Path) -> None:
-    with serving(tmp_path, queue_seconds=1e6) as client:
-        accepted = [post(client, f"job{i}".encode(), "steps=50").headers["location"] for i in range(5)]
-        # The server stops now: what it did not finish is on disk.
-    with serving(tmp_path) as client:
-        until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in accepted))
-        for path in accepted:
-            artifact = client.get(client.get(path).json()["links"]["artifact"])
-            assert artifact.content.startswith(b"glb:")

@@ -13,13 +13,7 @@ from gate import Gate
 from meshkiln.errors import BadParameter
 from meshkiln.gateway.serve import build
 from meshkiln.settings import Settings
-from serving import serving, until
-
-PNG = {"content-type": "image/png"}
-
-
-def post(client: httpx.Client, picture: bytes, query: str = "wait=30") -> httpx.Response:
-    return client.post(f"/v1/generations?{query}", content=picture, headers=PNG)
+from serving import PNG, post, serving, until
 
 
 def metric(client: httpx.Client, name: str) -> float:
