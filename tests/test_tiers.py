@@ -16,7 +16,8 @@ import pytest
 from meshkiln.store.base import Artifact, Store
 from meshkiln.store.disk import Disk
 from meshkiln.store.memory import Memory
-from meshkiln.store.tiers import ReadCost, Tiers
+from meshkiln.store.readcost import ReadCost
+from meshkiln.store.tiers import Tiers
 from store_contract import Clock, StoreContract, artifact, key
 
 
