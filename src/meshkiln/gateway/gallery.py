@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from meshkiln.engines.picture import CUTOUT
 from meshkiln.gateway import previews
 from meshkiln.gateway.gateway import Gateway
-from meshkiln.gateway.purge import entries
+from meshkiln.gateway.purge import disk_of, entries
 from meshkiln.gateway.represent import STORED
 from meshkiln.kiln import Kiln
 from meshkiln.store.base import Store
@@ -21,14 +21,20 @@ from meshkiln.store.rows import Entry
 
 
 def newest(store: Store, kilns: Mapping[str, Kiln], limit: int, before: float) -> list[dict[str, Any]]:
-    """At most `limit` meshes stored before that time (seconds since the epoch). Looks through the store: blocks."""
-    last = {(name, kiln.engine.stages[-1].name) for name, kiln in kilns.items() if name != CUTOUT.name}
-    meshes = (
-        entry
-        for entry in entries(store)
-        if entry.created < before and (entry.provenance.get("engine"), entry.provenance.get("stage")) in last
-    )
-    return [_document(entry) for entry in heapq.nlargest(limit, meshes, key=lambda entry: entry.created)]
+    """At most `limit` meshes stored before that time (seconds since the epoch). Blocks."""
+    makers = [kiln.engine for name, kiln in kilns.items() if name != CUTOUT.name]
+    last = {(engine.name, engine.stages[-1].name) for engine in makers}
+
+    def is_mesh(entry: Entry) -> bool:
+        return entry.created < before and (entry.provenance.get("engine"), entry.provenance.get("stage")) in last
+
+    disk = disk_of(store)
+    if disk is not None:
+        types = {kind for engine in makers for kind in (*engine.formats.values(), engine.stages[-1].media_type)}
+        found = disk.newest(types, limit, before, is_mesh)
+    else:
+        found = heapq.nlargest(limit, filter(is_mesh, entries(store)), key=lambda entry: entry.created)
+    return [_document(entry) for entry in found]
 
 
 def _document(entry: Entry) -> dict[str, Any]:

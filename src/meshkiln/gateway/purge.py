@@ -58,8 +58,12 @@ def purge(store: Store, wanted: Doomed) -> tuple[int, int]:
 def dearest(store: Store, limit: int) -> list[dict[str, Any]]:
     """The artifacts with the most compute seconds per byte, dearest first. Blocks."""
     # Records are 32 bytes each, and would be all there is to see.
-    artifacts = (entry for entry in entries(store) if entry.media_type != RECORD)
-    found = heapq.nlargest(limit, artifacts, key=lambda entry: entry.cost / max(1, entry.size))
+    disk = disk_of(store)
+    if disk is not None:
+        found = disk.dearest(limit, besides=RECORD)
+    else:
+        artifacts = (entry for entry in entries(store) if entry.media_type != RECORD)
+        found = heapq.nlargest(limit, artifacts, key=lambda entry: entry.cost_per_byte)
     return [
         {
             "key": entry.key.hex(),
@@ -67,7 +71,7 @@ def dearest(store: Store, limit: int) -> list[dict[str, Any]]:
             "stage": entry.provenance.get("stage"),
             "bytes": entry.size,
             "cost_seconds": entry.cost,
-            "seconds_per_megabyte": entry.cost / max(1, entry.size) * 1e6,
+            "seconds_per_megabyte": entry.cost_per_byte * 1e6,
             "hits": entry.hits,
             "created": entry.created,
         }
@@ -75,13 +79,19 @@ def dearest(store: Store, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def entries(store: Store) -> Iterator[Entry]:
-    """What is held, without its bytes; a memory store alone does not know when things were put, and says when made."""
+def disk_of(store: Store) -> Disk | None:
+    """The disk where there is one, with what memory has not brought there yet."""
     if isinstance(store, Tiers):
         store.flush(1.0)
         store = store.disk
-    if isinstance(store, Disk):
-        yield from store.entries()
+    return store if isinstance(store, Disk) else None
+
+
+def entries(store: Store) -> Iterator[Entry]:
+    """What is held, without its bytes; a memory store alone does not know when things were put, and says when made."""
+    disk = disk_of(store)
+    if disk is not None:
+        yield from disk.entries()
         return
     for key in store:
         artifact = store.get(key)

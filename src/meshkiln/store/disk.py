@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import threading
@@ -194,6 +195,29 @@ class Disk(Store):
     def entries(self) -> Iterator[Entry]:
         """What the index says of every artifact, in no order; artifacts put or gone meanwhile may be missing."""
         return self._pages(rows.entries)
+
+    def newest(
+        self, media_types: Iterable[str], limit: int, before: float, fits: Callable[[Entry], bool]
+    ) -> list[Entry]:
+        """At most `limit` entries of these types that fit, newest first, of those created before then."""
+        found = list[Entry]()
+        try:
+            with self._index.reading() as connection:
+                for media_type in media_types:
+                    young = rows.newest(connection, media_type, before, self._clock())
+                    found += itertools.islice(filter(fits, young), limit)
+        except MEDIUM as error:
+            self._shelf.fault(error)
+        return sorted(found, key=lambda entry: -entry.created)[:limit]
+
+    def dearest(self, limit: int, besides: str) -> list[Entry]:
+        """The entries with the most cost per byte, dearest first, but for those of the type `besides`."""
+        try:
+            with self._index.reading() as connection:
+                return rows.dearest(connection, limit, besides, self._clock())
+        except MEDIUM as error:
+            self._shelf.fault(error)
+            return []
 
     def keys_where(self, source: str) -> list[Key]:
         """Keys of the artifacts whose provenance has this "source" (hex): all that was derived from one picture."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meshkiln.keys import Digest, Key
 from meshkiln.store.base import Artifact, Json
@@ -74,7 +74,7 @@ def charge(size: int, provenance: str, inline: bool) -> int:
     return row + spilled + _IN_OTHER_TREES + (0 if inline else -(-size // PAGE) * PAGE)
 
 
-_IN_OTHER_TREES = 128
+_IN_OTHER_TREES = 176
 
 
 class Totals(NamedTuple):
@@ -252,18 +252,41 @@ class Entry:
     hits: int
     expires: float | None
 
+    @property
+    def cost_per_byte(self) -> float:
+        """Seconds."""
+        return self.cost / max(1, self.size)
+
+
+_ENTRIES = (
+    "SELECT id, key, size, cost, media_type, provenance, created, last_hit, frequency - 1, expires"
+    " FROM artifacts JOIN ranks USING (id)"
+)
+_IN_TIME = "(expires IS NULL OR expires > ?)"
+
 
 def entries(connection: sqlite3.Connection, after: int, limit: int, now: float) -> list[tuple[int, Entry]]:
     """The next entries behind row `after` that are not past their time, with their rows."""
-    rows = connection.execute(
-        "SELECT id, key, size, cost, media_type, provenance, created, last_hit, frequency - 1, expires"
-        " FROM artifacts JOIN ranks USING (id) WHERE id > ? AND (expires IS NULL OR expires > ?) ORDER BY id LIMIT ?",
-        (after, now, limit),
-    ).fetchall()
-    return [
-        (id_, Entry(key, size, cost, media_type, json.loads(provenance), *rest))
-        for id_, key, size, cost, media_type, provenance, *rest in rows
-    ]
+    found = connection.execute(f"{_ENTRIES} WHERE id > ? AND {_IN_TIME} ORDER BY id LIMIT ?", (after, now, limit))
+    return [(row[0], _entry(row)) for row in found]
+
+
+def newest(connection: sqlite3.Connection, media_type: str, before: float, now: float) -> Iterator[Entry]:
+    """Entries of that type created before then and not past their time, newest first; as many as are asked for."""
+    where = f"media_type = ? AND created < ? AND {_IN_TIME} ORDER BY created DESC"
+    return map(_entry, connection.execute(f"{_ENTRIES} WHERE {where}", (media_type, before, now)))
+
+
+def dearest(connection: sqlite3.Connection, limit: int, besides: str, now: float) -> list[Entry]:
+    """Entries with the most cost per byte that are not of the type `besides`, dearest first."""
+    dear = f"SELECT id FROM artifacts WHERE media_type != ? AND {_IN_TIME} ORDER BY cost / max(size, 1) DESC LIMIT ?"
+    found = connection.execute(f"{_ENTRIES} WHERE id IN ({dear})", (besides, now, limit))
+    return sorted(map(_entry, found), key=lambda entry: -entry.cost_per_byte)
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    _, key, size, cost, media_type, provenance, *rest = row
+    return Entry(key, size, cost, media_type, json.loads(provenance), *rest)
 
 
 def keys(connection: sqlite3.Connection, after: int, limit: int, now: float) -> list[tuple[int, Key]]:
