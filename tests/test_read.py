@@ -133,6 +133,37 @@ def test_a_transparent_colour_of_sixteen_bits() -> None:
     assert decode(colour).tolist() == [[[0, 0, 0, 0], [0x80, 0, 0, 255]]]
 
 
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "clear", "alphas"),
+    [
+        (1, 0, [0b0100_0000], [1], [255, 0]),
+        (2, 0, [0b0111_0000], [1], [0, 255]),
+        (4, 0, [0x7F], [15], [255, 0]),
+        (8, 0, [7, 8], [7], [0, 255]),
+        (16, 0, [0x00, 0x34, 0x00, 0x35], [0x34], [0, 255]),
+        (8, 2, [1, 2, 3, 1, 2, 4], [1, 2, 3], [0, 255]),
+        (16, 2, [0, 0, 0, 0, 0, 200, 128, 0, 0, 0, 0, 0], [0, 0, 200], [0, 255]),
+        (16, 2, [1, 0, 2, 0, 3, 0, 128, 0, 0, 0, 0, 0], [0x100, 0x200, 0x300], [0, 255]),
+    ],
+)
+def test_a_transparent_colour_is_in_the_files_bits(
+    depth: int, kind: int, row: list[int], clear: list[int], alphas: list[int]
+) -> None:
+    told = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    data = png(2, 1, depth, kind, bytes([0, *row]), told)
+    assert decode(data)[0, :, 3].tolist() == alphas
+    in_memory = READ.load()([Work((raw_picture(Image.open(io.BytesIO(data))),), {})])[0]["pixels"]
+    assert in_memory[0, :, 3].tolist() == alphas
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+def test_a_palettes_colours_have_their_alphas(depth: int) -> None:
+    row = {2: [0b0001_1000], 4: [0x01, 0x20], 8: [0, 1, 2]}[depth]
+    colours = chunk(b"PLTE", bytes([9, 8, 7, 1, 2, 3, 200, 100, 50]))
+    read = decode(png(3, 1, depth, 3, bytes([0, *row]), colours, chunk(b"tRNS", bytes([0, 128]))))
+    assert read.tolist() == [[[0, 0, 0, 0], [1, 2, 3, 128], [200, 100, 50, 255]]]
+
+
 def test_palettes_grey_and_cmyk() -> None:
     cut = np.zeros((8, 8, 4), np.uint8)
     cut[2:6, 2:6] = (200, 30, 40, 255)

@@ -12,7 +12,7 @@ from meshkiln.engines.base import PICTURE, Engine, Parameter, Stage
 READ = Stage(
     name="read",
     id="meshkiln.read",
-    version=1,
+    version=2,
     compute="meshkiln.engines.picture.read:read",
     reads=(PICTURE,),
     cutoff=True,

@@ -110,6 +110,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     with image:
         _check_size(*image.size, max_pixels)
         try:
+            _scale_clear_colour(image)
             image.load()
             return _canonical(image)
         except BadPicture:
@@ -129,6 +130,7 @@ def raw_picture(picture: Any) -> bytes:
     if isinstance(picture, Image.Image):
         _check_size(*picture.size, MAX_PIXELS)
         try:
+            _scale_clear_colour(picture)
             picture.load()
         except OSError as error:
             raise BadPicture(f"the image cannot be decoded: {error}") from None
@@ -225,6 +227,20 @@ def _canonical(image: Image.Image) -> NDArray[np.uint8]:
     return pixels
 
 
+def _scale_clear_colour(image: Image.Image) -> None:
+    """Have a PNG's transparent colour be told in 8 bits, as Pillow decodes its pixels, and not in the file's own.
+
+    To be called before the image is loaded: while it still knows what the file has.
+    """
+    clear = image.info.get("transparency")
+    tiles = getattr(image, "tile", None) if image.format == "PNG" else None
+    samples = tiles[0].args if tiles else None
+    if isinstance(clear, tuple) and (samples == "RGB;16B" or max(clear) > 255):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    elif isinstance(clear, int) and samples in ("L;2", "L;4"):
+        image.info["transparency"] = clear * (85 if samples == "L;2" else 17)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(0x0112, 1)
@@ -257,10 +273,6 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]
         raise BadPicture(
             "the picture's samples have 32 bits, which is unsupported; save it with 8 or 16 bits a channel"
         )
-    if isinstance(image.info.get("transparency"), tuple):
-        # The transparent colour of a 16-bit PNG has 16 bits, the pixels Pillow decodes it to have 8.
-        key = image.info["transparency"]
-        image.info["transparency"] = tuple(v >> 8 for v in key) if max(key) > 255 else key
     space, source = {"CMYK": ("CMYK", "CMYK"), "LAB": ("Lab", "LAB"), "L": ("GRAY", "L"), "LA": ("GRAY", "L")}.get(
         mode, ("RGB", "RGB")
     )
