@@ -368,3 +368,11 @@ def test_many_threads_put_and_delete_while_it_is_written_behind(tmp_path: Path) 
     assert not tiers.stats().faults
     assert all(tiers.disk[held] == tiers[held] for held in tiers)
     tiers.close()
+
+
+def test_a_store_closed_under_a_computation_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiers = Tiers(Memory(), Disk(tmp_path / "store"))
+    tiers.close()
+    tiers._releases.append((key(0), "who outlived it"))
+    tiers._release()
+    assert (tiers.stats().faults, caplog.text) == ({}, "")

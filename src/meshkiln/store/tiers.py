@@ -75,6 +75,8 @@ class Tiers(Store):
         self._writing: Key | None = None
         self._writing_behind = False
         self._releases: list[tuple[Key, str]] = []
+        self._releasing = threading.Lock()
+        self._closed = False
 
     @property
     def leases(self) -> Leases:
@@ -219,6 +221,7 @@ class Tiers(Store):
     def close(self) -> None:
         """Write what is waiting, and close both tiers."""
         self.flush()
+        self._closed = True
         self.memory.close()
         self.disk.close()
         _ALIVE.pop(id(self), None)
@@ -262,11 +265,12 @@ class Tiers(Store):
 
     def _release(self) -> None:
         """Let go of the leases that waited for the disk."""
-        with self._changed:
-            releases, self._releases = self._releases, []
-        for key, owner in releases:
-            with self._guarded("release"):
-                self.disk.release(key, owner)
+        with self._releasing:  # whoever flushes also waits for what another thread is letting go of
+            with self._changed:
+                releases, self._releases = self._releases, []
+            for key, owner in releases:
+                with self._guarded("release"):
+                    self.disk.release(key, owner)
 
     def _write_now(self, key: Key, waiting: _Waiting) -> bool:
         with self._changed:
@@ -301,11 +305,15 @@ class Tiers(Store):
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
-        """A tier does not raise here; should one do so all the same, it costs its answer and nothing else."""
+        """A tier does not raise here; should one do so all the same, it costs its answer and nothing else.
+
+        Computations that nobody waits for may outlive the store: that it was closed under them is no fault.
+        """
         try:
             yield
         except Exception as error:
-            self._faults.add(f"{what} failed", repr(error))
+            if not self._closed:
+                self._faults.add(f"{what} failed", repr(error))
 
     def _after_fork_in_child(self) -> None:
         # The parent's thread, which does not exist here, writes what is waiting.
