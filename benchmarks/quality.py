@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,9 +45,6 @@ from meshkiln.engines.vecset import (
 )
 from meshkiln.quality import metrics
 from results_file import Bar, Results, code_of, data_folder
-
-# The test generator is part of the repository and not of the package.
-sys.path.append(str(Path(__file__).parents[1]))
 
 RESOLUTION = 128
 """Cells of the grid that is decoded for measuring; what a finer one would change has not
@@ -110,12 +105,17 @@ def _columns(
     return figures
 
 
-def procedural(results: Results, count: int, steps: int) -> Rows:
-    """The frozen test shapes, or the first `count` of them."""
+def frozen() -> None:
+    """Exit when the procedural test set is not the one that was frozen before training."""
     from training import testset
 
     if testset.digest() != testset.FROZEN:
         raise SystemExit(f"the procedural test set has changed: digest {testset.digest()}, frozen {testset.FROZEN}")
+
+
+def procedural(results: Results, count: int, steps: int) -> Rows:
+    """The frozen test shapes, or the first `count` of them."""
+    frozen()
     return results.items({f"{i}": partial(_procedural, i, steps) for i in range(count)})
 
 

@@ -45,11 +45,8 @@ from meshkiln.engines.vecset import (
     sparse,
 )
 from meshkiln.quality import metrics
-from quality import picture_files
+from quality import frozen, picture_files
 from results_file import Bar, Results, code_of, data_folder
-
-# The test generator is part of the repository and not of the package.
-sys.path.append(str(Path(__file__).parents[1]))
 
 RECIPES = ("reference", "balanced", "fast")
 MODEL = ("encode", "sample", "decode", "finish")
@@ -217,14 +214,6 @@ def procedural(index: int) -> tuple[NDArray[np.uint8], trimesh.Trimesh]:
     return item.rgba, trimesh.Trimesh(*solid, process=False)
 
 
-def frozen() -> None:
-    """Exit when the procedural test set is not the one that was frozen before training."""
-    from training import testset
-
-    if testset.digest() != testset.FROZEN:
-        raise SystemExit(f"the procedural test set has changed: digest {testset.digest()}, frozen {testset.FROZEN}")
-
-
 def quality(results: Results, shapes: int, views: int) -> dict[str, Any]:
     """Losses against the reference, by set of shapes, with their 95 % bounds."""
     import real_meshes
@@ -235,20 +224,8 @@ def quality(results: Results, shapes: int, views: int) -> dict[str, Any]:
         (name, view) for name in real_meshes.names("all")[: 3 if views == 0 else None] for view in range(max(views, 1))
     ]
     sets: dict[str, Rows] = {
-        "procedural": [
-            {"shape": i, **row}
-            for i, row in enumerate(
-                results.items({f"procedural {i}": partial(_procedural, i, asked) for i in range(shapes)})
-            )
-        ],
-        "real": [
-            {"shape": name, **row}
-            for (name, _), row in zip(
-                every,
-                results.items({f"real {name} {view}": partial(_real, name, view, asked) for name, view in every}),
-                strict=True,
-            )
-        ],
+        "procedural": results.items({f"procedural {i}": partial(_procedural, i, asked) for i in range(shapes)}),
+        "real": results.items({f"real {name} {view}": partial(_real, name, view, asked) for name, view in every}),
     }
     table = {name: recipes_report.losses(rows, METRICS, RECIPES[0], RECIPES[1:]) for name, rows in sets.items()}
     recipes_report.print_losses(table)
@@ -256,14 +233,14 @@ def quality(results: Results, shapes: int, views: int) -> dict[str, Any]:
 
 
 def _procedural(index: int, asked: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Any]:
-    return judged(*procedural(index), asked)
+    return {"shape": index, **judged(*procedural(index), asked)}
 
 
 def _real(name: str, view: int, asked: Mapping[str, Mapping[str, Scalar]]) -> dict[str, Any]:
     import real_meshes
 
     seen = real_meshes.look(name, view)
-    return judged(seen.rgba, seen.reference, asked, seen.camera)
+    return {"shape": name, **judged(seen.rgba, seen.reference, asked, seen.camera)}
 
 
 # The curve.

@@ -19,14 +19,16 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+# The generator of test shapes, `training`, is part of the repository and not of the package.
+sys.path.append(str(Path(__file__).parents[1]))
 
 FOLDER = Path(__file__).parent / "results"
 TRIALS = Path(__file__).parents[1] / "out" / "benchmarks"
@@ -98,10 +100,9 @@ class Results:
         computes : by item name; picklable (`functools.partial` of a function of a module)
         """
         missing = {name: compute for name, compute in computes.items() if name not in self._items}
-        processes = min(len(missing), os.cpu_count() or 1)
-        if processes:
+        if missing:
             spawned = multiprocessing.get_context("spawn")
-            with _environment(MESHKILN_THREADS="1"), ProcessPoolExecutor(processes, spawned) as pool:
+            with ProcessPoolExecutor(min(len(missing), cores()), spawned, _on_one_thread) as pool:
                 running = {pool.submit(compute): name for name, compute in missing.items()}
                 try:
                     for done, future in enumerate(as_completed(running), 1):
@@ -160,10 +161,15 @@ def machine_class() -> dict[str, Any]:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def data_folder() -> Path:
@@ -176,19 +182,9 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """These environment variables meanwhile, for processes that are started then."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _on_one_thread() -> None:
+    """What a process of its own among as many as there are processors begins with."""
+    os.environ["MESHKILN_THREADS"] = "1"
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

@@ -43,7 +43,6 @@ OURS = {"MESHKILN_ENGINE": "vecset", "MESHKILN_WAIT_SECONDS": str(PATIENCE)}
 @cache
 def pictures() -> list[bytes]:
     """30 distinct pictures, as files."""
-    sys.path.append(str(Path(__file__).parents[1]))
     from training import testset
 
     found = [(data_folder() / "images" / file).read_bytes() for file in picture_files()][:DISTINCT]

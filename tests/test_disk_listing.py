@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+from disks import index_of
 from meshkiln.store.base import Artifact
 from meshkiln.store.disk import Disk
 from meshkiln.store.rows import Entry
@@ -25,10 +26,6 @@ def numbers(entries: list[Entry]) -> list[object]:
 
 def every(entry: Entry) -> bool:
     return True
-
-
-def index_of(disk: Disk) -> Path:
-    return next(disk.folder.glob("generation-*/index.sqlite"))
 
 
 def test_the_newest_that_fit_come_first(tmp_path: Path) -> None:

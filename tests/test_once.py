@@ -25,12 +25,6 @@ PATIENCE = 30.0
 Decorate = Callable[..., Callable[[Callable[..., Any]], Any]]
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(64) as pool:
-        yield pool
-
-
 def test_the_same_arguments_however_given_compute_once(decorate: Decorate) -> None:
     calls = []
 

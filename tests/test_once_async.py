@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,12 +16,6 @@ from meshkiln.flights import Flights
 
 PATIENCE = 30.0
 Decorate = Callable[..., Callable[[Callable[..., Any]], Any]]
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(64) as pool:
-        yield pool
 
 
 def test_async_functions_compute_once_on_the_callers_loop(decorate: Decorate) -> None:

@@ -23,7 +23,7 @@ from meshkiln.errors import StoreError
 from meshkiln.gateway.bodies import whole_body
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.problems import Problem
-from meshkiln.store.faults import reason
+from meshkiln.store.faults import telling
 
 LONGEST = 16_384
 """Bytes of a request."""
@@ -64,25 +64,17 @@ class Feedback:
             verdict.reason,
             given := self._clock(),
         )
-        try:
-            with self._lock:
-                self._rows.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-        except sqlite3.Error as error:
-            told = f"the feedback cannot be kept: {reason(error)}"
-            raise StoreError(f"the feedback cannot be kept: {error}", told) from error
+        with telling("the feedback cannot be kept"), self._lock:
+            self._rows.execute("INSERT INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         return {"rating": verdict.rating, "reason": verdict.reason, "given": given}
 
     def latest(self, generation: str) -> dict[str, Any] | None:
         """The last verdict on a generation. Raises StoreError."""
-        try:
-            with self._lock:
-                row = self._rows.execute(
-                    "SELECT rating, reason, given FROM feedback WHERE generation = ? ORDER BY rowid DESC LIMIT 1",
-                    (generation,),
-                ).fetchone()
-        except sqlite3.Error as error:
-            told = f"the feedback cannot be read: {reason(error)}"
-            raise StoreError(f"the feedback cannot be read: {error}", told) from error
+        with telling("the feedback cannot be read"), self._lock:
+            row = self._rows.execute(
+                "SELECT rating, reason, given FROM feedback WHERE generation = ? ORDER BY rowid DESC LIMIT 1",
+                (generation,),
+            ).fetchone()
         return None if row is None else dict(zip(("rating", "reason", "given"), row, strict=True))
 
     def close(self) -> None:

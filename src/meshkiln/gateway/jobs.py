@@ -30,7 +30,7 @@ from meshkiln.folders import require_local
 from meshkiln.gateway.contents import Contents
 from meshkiln.gateway.job import COLUMNS, UNFINISHED, Ask, Job, job_of, row_of
 from meshkiln.keys import digest
-from meshkiln.store.faults import reason
+from meshkiln.store.faults import reason, telling
 
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
@@ -114,7 +114,7 @@ class Jobs:
     def asked_before(self, ask: Ask, picture: bytes, client: str, idempotency: str) -> Job | None:
         """The job that this key was used for. Raises IdempotencyConflict when that was another request."""
         name = digest(picture).hex()
-        with self._writing, _told():
+        with self._writing, telling("the jobs cannot be read"):
             return self._again(ask, name, client, idempotency)
 
     def update(self, job: Job, **changes: Any) -> Job:
@@ -257,21 +257,12 @@ class Jobs:
 
     @contextlib.contextmanager
     def _reads(self) -> Iterator[sqlite3.Connection]:
-        with self._reading, _told():
+        with self._reading, telling("the jobs cannot be read"):
             yield self._reader
 
     def _one(self, connection: sqlite3.Connection, condition: str, values: tuple[Any, ...]) -> Job | None:
         row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {condition}", values).fetchone()
         return None if row is None else job_of(row)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Have what SQLite raises be a StoreError that can be told to callers."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(f"the jobs cannot be read: {error}", f"the jobs cannot be read: {reason(error)}") from error
 
 
 def _connected(path: Path) -> sqlite3.Connection:

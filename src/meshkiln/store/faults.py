@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Iterator
+
+from meshkiln.errors import StoreError
 
 log = logging.getLogger("meshkiln.store")
 
@@ -52,6 +56,15 @@ def reason(error: Exception) -> str:
     if code is None:
         return "index error" if isinstance(error, sqlite3.Error) else "input/output error"
     return _SQLITE.get(code & 0xFF, "input/output error")
+
+
+@contextlib.contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Have what the medium raises meanwhile be a StoreError that says `what`, and to callers no more than why."""
+    try:
+        yield
+    except MEDIUM as error:
+        raise StoreError(f"{what}: {error}", f"{what}: {reason(error)}") from error
 
 
 class Faults:
