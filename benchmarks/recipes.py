@@ -265,6 +265,14 @@ def combinations() -> dict[str, dict[str, Scalar]]:
                     continue
                 tried[f"{solver} {steps} {name}"] = {**reference, "steps": steps, "solver": solver, **guidance}
     tried.pop("euler 50 guided")  # the reference
+    for start in (0.1, 0.3):
+        for steps in (8, 16):
+            tried[f"adams {steps} guided from {start}"] = {
+                **reference,
+                "steps": steps,
+                "solver": "adams",
+                "guidance_start": start,
+            }
     for steps in (4, 8, 16):
         for solver in ("euler", "adams"):
             tried[f"{solver} {steps} shift 2"] = {**reference, "steps": steps, "solver": solver, "shift": 2.0}

@@ -3,7 +3,8 @@
     python benchmarks/vecset.py [--short]
 
 Each in fresh processes; numpy and onnxruntime are imported before the clock runs. What a generation costs is in
-benchmarks/recipes.py. Besides: what IO binding would gain, which the runtime does without.
+benchmarks/recipes.py. Besides: what IO binding would gain, which the runtime does without, and what the memory arena
+gains, which it has.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meshkiln import engines
 from meshkiln.engines.vecset import ENGINE, manifest, runtime
@@ -31,35 +34,48 @@ def fresh(code: str) -> float:
     return median(float(run.stdout) for run in runs)
 
 
-def binding(calls: int) -> dict[str, float]:
-    """By graph: processor time of a call over that of one whose inputs and output are bound, in turn, on one thread."""
-    sizes, draw, gains = manifest.manifest(), np.random.default_rng(0), {}
+def inputs(session: Any) -> dict[str, NDArray[Any]]:
+    """Random inputs of a graph, as many as a call has."""
+    draw, given = np.random.default_rng(0), {}
+    for its in session.get_inputs():
+        shape = [OPEN[n] if isinstance(n, str) else n for n in its.shape]
+        kind = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}[its.type]
+        of = draw.normal(size=shape) if kind is np.float32 else draw.integers(OPEN["nodes"], size=shape)
+        given[its.name] = of.astype(kind)
+    return given
+
+
+def ratios(calls: int) -> dict[str, dict[str, float]]:
+    """By graph, processor time on one thread, the three in turn: a plain call's over that of one whose inputs and
+    output are bound, and a call's without the memory arena over the plain one's."""
+    sizes, binding, arena = manifest.manifest(), {}, {}
     graphs = {name for decoder in runtime.DECODERS for name in runtime.wanted("teacher", decoder)}
     for name in sorted({*graphs, *runtime.wanted("student", "sparse")} & set(sizes.files)):
-        session = runtime.opened(name, 1)
-        given = {}
-        for its in session.get_inputs():
-            shape = [OPEN[n] if isinstance(n, str) else n for n in its.shape]
-            kind = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}[its.type]
-            given[its.name] = (
-                draw.normal(size=shape) if kind is np.float32 else draw.integers(OPEN["nodes"], size=shape)
-            )
-            given[its.name] = given[its.name].astype(kind)
+        session, without = runtime.opened(name, 1), runtime.opened(name, 1, arena=False)
+        given = inputs(session)
         (output,) = session.get_outputs()
         room = session.run(None, given)[0]
         bound = session.io_binding()
         for its, value in given.items():
             bound.bind_cpu_input(its, value)
         bound.bind_output(output.name, "cpu", 0, np.float32, room.shape, room.ctypes.data)
-        ratios = []
-        for _ in range(calls):
-            started = time.process_time_ns()
-            session.run(None, given)
-            between = time.process_time_ns()
-            session.run_with_iobinding(bound)
-            ratios.append((between - started) / (time.process_time_ns() - between))
-        gains[name] = round(median(ratios), 4)
-    return gains
+        ways = (
+            lambda s=session, g=given: s.run(None, g),
+            lambda s=session, b=bound: s.run_with_iobinding(b),
+            lambda s=without, g=given: s.run(None, g),
+        )
+        took = np.array([[processor_ns(way) for way in ways] for _ in range(calls)])
+        plain, with_binding, without_arena = took.T
+        binding[name] = round(float(np.median(plain / with_binding)), 4)
+        arena[name] = round(float(np.median(without_arena / plain)), 4)
+    return {"of_io_binding": binding, "of_the_arena": arena}
+
+
+def processor_ns(call: Callable[[], Any]) -> int:
+    """Nanoseconds of processor time that a call takes."""
+    started = time.process_time_ns()
+    call()
+    return time.process_time_ns() - started
 
 
 def main() -> int:
@@ -76,7 +92,7 @@ def main() -> int:
         code = "import numpy, onnxruntime; from meshkiln.engines.vecset import runtime; "
         code += clock.format(f"runtime.load({names!r})")
         figures[f"load_{recipe}_s"] = results.item(f"load {recipe}", lambda c=code: fresh(c))
-    figures["of_io_binding"] = results.item("binding", lambda: binding(10 if short else 100))
+    figures |= results.item("ratios", lambda: ratios(10 if short else 100))
     print(figures)
     bars = [
         Bar("import of the engine vecset", imported, 0.15, unit=" s"),
@@ -86,6 +102,7 @@ def main() -> int:
     notes = [
         "medians of five fresh processes; loading numpy and onnxruntime is not in it",
         "of_io_binding: a plain call's processor time over a bound one's, medians; 1 is no gain",
+        "of_the_arena: processor time of a call without ONNX Runtime's memory arena over one with it, medians",
     ]
     return 0 if results.finish(figures, bars, notes) else 1
 

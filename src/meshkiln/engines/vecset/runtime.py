@@ -89,13 +89,15 @@ def session(name: str) -> onnxruntime.InferenceSession:
     return opened(name, threads())
 
 
-def opened(name: str, count: int) -> onnxruntime.InferenceSession:
-    """A new session of that graph on `count` threads."""
+def opened(name: str, count: int, arena: bool = True) -> onnxruntime.InferenceSession:
+    """A new session of that graph on `count` threads; without the `arena` it gives memory back after every call, for
+    the benchmark that says what that costs (`benchmarks/vecset.py`)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = arena
     options.use_deterministic_compute = True
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Idle threads that spin would take the other workers' processors.
