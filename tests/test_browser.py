@@ -125,6 +125,43 @@ def test_a_refresh_in_the_middle_loses_nothing(page: Page) -> None:
     expect(page.locator('[data-state="succeeded"]')).to_have_count(2)
 
 
+def test_what_is_on_the_list_survives_a_refresh_that_comes_before_its_picture_is_written(page: Page) -> None:
+    by_itself(page)
+    # A disk that takes its time: what was put is kept once its transaction is complete, and not before.
+    page.evaluate(
+        """() => {
+            const put = IDBObjectStore.prototype.put;
+            IDBObjectStore.prototype.put = function (...given) {
+                const until = performance.now() + 1500;
+                const busy = () => performance.now() < until && (this.count().onsuccess = busy);
+                busy();
+                return put.apply(this, given);
+            };
+        }"""
+    )
+    page.route("**/v1/generations?*", lambda route: None, times=1)
+    drop(page, [mug((200, 151, 31))])
+    expect(page.locator("[data-item]")).to_have_count(1)
+    page.reload()
+    ready(page)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(page: Page) -> None:
+    by_itself(page)
+    page.evaluate(
+        """() => {
+            const whole = Response.prototype.json;
+            Response.prototype.json = function () {
+                if (!this.url.includes("/v1/generations?")) return whole.call(this);
+                Response.prototype.json = whole;
+                return Promise.reject(new TypeError("network error"));
+            };
+        }"""
+    )
+    drop(page, [mug((201, 152, 32))])
+    ready(page)
+
+
 def test_a_cutout_that_waits_for_an_answer_still_waits_after_a_refresh_and_in_another_tab(
     page: Page, context: BrowserContext
 ) -> None:

@@ -109,15 +109,20 @@ function look(): void {
   }, 1000);
 }
 
+/** What it means that no answer came, or none to its end: the page may be going, which is no word of the server's. */
+function broken(error: unknown, init?: RequestInit): unknown {
+  if (init?.signal?.aborted) return error;
+  told(false);
+  return new Away("The server does not answer");
+}
+
 /** Ask the server. Throws Away when nobody answers, Problem when it refuses. */
 export async function ask(path: string, init?: RequestInit): Promise<Response> {
   let answer: Response;
   try {
     answer = await fetch(path, init);
   } catch (error) {
-    if (init?.signal?.aborted) throw error;
-    told(false);
-    throw new Away("The server does not answer");
+    throw broken(error, init);
   }
   told(true);
   if (answer.ok) return answer;
@@ -135,7 +140,12 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
 }
 
 export async function read<T>(path: string, init?: RequestInit): Promise<T> {
-  return (await ask(path, init)).json() as Promise<T>;
+  const answer = await ask(path, init);
+  try {
+    return (await answer.json()) as T;
+  } catch (error) {
+    throw error instanceof SyntaxError ? error : broken(error, init);
+  }
 }
 
 export function generate(picture: Blob, query: Record<string, string>, signal: AbortSignal | null = null): Promise<Generation> {

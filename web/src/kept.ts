@@ -82,14 +82,16 @@ function database(): Promise<IDBDatabase | null> {
   return opened;
 }
 
+/** What a request gives, once its transaction is complete: a page that goes before that takes what it wrote along. */
 async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T | null> {
   const base = await database();
   if (base === null) return null;
   return new Promise((resolve) => {
     try {
-      const request = act(base.transaction("pictures", mode).objectStore("pictures"));
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => resolve(null);
+      const transaction = base.transaction("pictures", mode);
+      const request = act(transaction.objectStore("pictures"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => resolve(null);
     } catch {
       resolve(null);
     }

@@ -98,7 +98,7 @@ async function dispatch(id: string): Promise<void> {
 
 async function post(id: string): Promise<void> {
   const sent = recall(id);
-  if (!sent || sent.state !== "sending") return;
+  if (!sent || sent.state !== "sending") return follow(); // another page has sent it
   const picture = await pictureOf(id);
   if (!picture) {
     return update(id, { state: "failed", problem: { title: "The picture is gone", detail: "add it again" } });
