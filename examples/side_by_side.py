@@ -1,4 +1,4 @@
-"""The picture in the README: what went in, and what came out, from `make demo`'s files in out/."""
+"""The picture in the README: what went in, and what came out of either engine, from `make demo`'s files in out/."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ OUT, DOCS = Path("out"), Path("docs")
 def main() -> None:
     size = 420
     picture = Image.open(OUT / "sample.png").convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    views = render(OUT / "sample.glb", views=("three-quarter", "side", "back"), size=size).convert("RGB")
-    sheet = Image.new("RGB", (picture.width + views.width, size), "white")
-    sheet.paste(picture, (0, 0))
-    sheet.paste(views, (picture.width, 0))
+    rows = [
+        render(OUT / f"{name}.glb", views=("three-quarter", "side", "back"), size=size).convert("RGB")
+        for name in ("sample", "sample-learned")
+    ]
+    sheet = Image.new("RGB", (picture.width + rows[0].width, len(rows) * size), "white")
+    sheet.paste(picture, (0, size // 2))
+    for number, views in enumerate(rows):
+        sheet.paste(views, (picture.width, number * size))
     sheet.save(DOCS / "demo.webp", quality=86)
 
 
