@@ -104,6 +104,7 @@ def _studio(page: Page) -> None:
         card.scroll_into_view_if_needed()
         card.evaluate("image => image.decode()")
     page.evaluate("scrollTo(0, 0)")
+    expect(page.locator("#said")).to_be_empty(timeout=60_000)
 
 
 def _api(page: Page) -> None:
@@ -113,7 +114,7 @@ def _api(page: Page) -> None:
 
 def _operations(page: Page) -> None:
     page.goto("/operations")
-    page.get_by_role("button", name="last 15 minutes").click()
+    page.get_by_role("button", name="since the start").click()
     expect(page.locator(".chart canvas")).to_have_count(6, timeout=60_000)
     expect(page.locator("[data-evicted]").first).to_be_visible(timeout=60_000)
     page.wait_for_timeout(4000)  # until the charts have followed once

@@ -13,7 +13,7 @@ import pictures
 
 pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: the studio is not tested")
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from browser import by_itself, drop, inked
 from serving import until
@@ -32,6 +32,14 @@ def mug(colour: tuple[int, int, int], name: str = "mug") -> tuple[str, bytes, st
 
 def ready(page: Page) -> None:
     expect(page.locator("[data-item]").first).to_have_attribute("data-state", "succeeded", timeout=WAIT)
+
+
+def seen(said: Locator, what: str) -> None:
+    """Whether it is told to who looks as well as to who listens."""
+    expect(said).to_contain_text(what)
+    box = said.bounding_box()
+    assert box is not None
+    assert box["width"] > 100
 
 
 def held(page: Page) -> None:
@@ -199,6 +207,16 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
     expect(page.get_by_role("button", name="Repair it")).to_have_count(0)
 
 
+def test_of_several_files_the_first_that_can_be_used_is_shown(page: Page) -> None:
+    by_itself(page)
+    unusable = [("empty.png", b"", "image/png"), ("notes.txt", b"milk", "text/plain")]
+    drop(page, [*unusable, mug((34, 140, 99)), mug((35, 140, 99), "cup")])
+    expect(page.locator('[data-state="failed"]')).to_have_count(2, timeout=WAIT)
+    expect(page.locator(".item.open .name")).to_have_text("mug.png")
+    page.reload()
+    expect(page.locator(".item.open .name")).to_have_text("cup.png")
+
+
 def test_a_file_that_goes_before_it_was_sent_is_made_all_the_same(
     page: Page, context: BrowserContext, tmp_path: Path
 ) -> None:
@@ -294,6 +312,15 @@ def test_a_cutout_is_repaired_with_a_brush_before_a_mesh_is_made_of_it(page: Pag
     page.get_by_role("button", name="Repair it").click()
     canvas = page.locator("dialog canvas")
     expect(page.get_by_role("button", name="Make a mesh of this")).to_be_enabled()
+    # In a small window, or a large one at 200 per cent: nothing to do is out of sight.
+    for width, height in ((640, 430), (683, 325), (320, 568), (1280, 720)):
+        page.set_viewport_size({"width": width, "height": height})
+        for name in ("Erase", "Keep", "Undo", "Make a mesh of this", "Leave it as it was"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_be_in_viewport(ratio=1)
+        shape = canvas.bounding_box()
+        assert shape is not None
+        assert shape["height"] >= 120
+        assert shape["width"] == pytest.approx(shape["height"], abs=2)
     whole = inked(canvas)
     box = canvas.bounding_box()
     assert box is not None
@@ -343,8 +370,15 @@ def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> No
     with page.expect_download() as coming:
         dialog.locator('[data-format="stl"]').click()
     assert trimesh.load(coming.value.path(), file_type="stl").is_watertight
+    seen(dialog.locator(".said"), "STL downloaded")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    # The file for printing took less than the mesh that is shown: what is told is the mesh's.
+    cost = card.locator(".small").text_content()
+    page.reload()
+    expect(card.locator(".small")).to_have_text(str(cost))
+    costs = {one["cost_seconds"] for one in page.request.get("/v1/artifacts?limit=2").json()["artifacts"]}
+    assert len(costs) == 2
     key = page.request.get("/v1/artifacts?limit=1").json()["artifacts"][0]["key"]
     count = page.locator(".gallery li").count()
     card.get_by_role("button", name="Delete").click()
@@ -355,4 +389,5 @@ def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> No
     card.get_by_role("button", name="Delete").click()
     dialog.get_by_role("button", name="Delete").click()
     expect(page.locator(".gallery li")).to_have_count(count - 1)
+    seen(page.locator("#said"), "Deleted from the store")
     assert key not in [one["key"] for one in page.request.get("/v1/artifacts?limit=200").json()["artifacts"]]

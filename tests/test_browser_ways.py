@@ -156,6 +156,35 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     expect(page.locator("summary")).not_to_contain_text("changed")
 
 
+def test_a_finished_picture_is_made_again_otherwise(page: Page) -> None:
+    by_itself(page)
+    drop(page, [mug((33, 144, 99))])
+    ready(page)
+    again = page.get_by_role("button", name="Make it again")
+    # An engine without a seed would make the same: there is nothing else to be had.
+    expect(again).to_be_disabled()
+    page.locator("summary").click()
+    page.get_by_label("Faces", exact=True).fill("3000")
+    with page.expect_request(lambda request: request.method == "POST") as posted:
+        again.click()
+    assert "faces=3000" in posted.value.url
+    expect(page.locator("[data-item]")).to_have_count(2)
+    expect(page.locator(".item").first.locator(".title")).to_be_focused()
+    ready(page)
+    page.get_by_label("Engine", exact=True).select_option("vecset")
+    page.get_by_label("Recipe", exact=True).select_option("fast")
+    for seed in (None, "seed=1", "seed=2"):
+        with page.expect_request(lambda request: request.method == "POST") as posted:
+            again.click()
+        asked = posted.value.url.partition("?")[2].split("&")
+        assert "engine=vecset" in asked
+        assert [part for part in asked if part.startswith("seed=")] == ([seed] if seed else [])
+        ready(page)
+    # It is made of the picture that was kept, and survives as any other.
+    page.reload()
+    expect(page.locator('[data-state="succeeded"]')).to_have_count(5)
+
+
 def test_what_waits_at_its_cutout_is_made_as_the_options_are_when_it_is_kept(page: Page) -> None:
     drop(page, [mug((20, 60, 160))])
     held(page)

@@ -78,13 +78,12 @@ export interface Artifact {
 export const OUTCOMES: Record<string, string> = {
   memory: "from memory",
   disk: "from disk",
-  shared: "from the shared store",
   joined: "joined another's",
   computed: "computed",
   failed: "failed",
   cancelled: "cancelled",
 };
 
-export const STORED = ["memory", "disk", "shared"];
+export const STORED = ["memory", "disk"];
 
 export const total = (counts: Record<string, number>): number => Object.values(counts).reduce((sum, count) => sum + count, 0);

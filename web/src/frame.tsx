@@ -1,7 +1,7 @@
-// What every page has: the head with the ways to the other pages, a word when the server is away, and a live region.
+// What every page has: the head with the ways to the other pages, a word when the server is away, and a line that tells what was done.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 
 const PAGES: [string, string][] = [
@@ -12,7 +12,26 @@ const PAGES: [string, string][] = [
 
 let tell: (what: string) => void = () => undefined;
 
-/** Say something to those who listen to the page instead of looking at it. */
+/** Milliseconds for which what was said is shown. */
+const SHOWN = 8000;
+
+/** What was said last, until it is old, and how to say something. */
+export function useSaid(): [string, (what: string) => void] {
+  const [said, set] = useState({ what: "" });
+  useEffect(() => {
+    const timer = setTimeout(() => set({ what: "" }), SHOWN);
+    return () => clearTimeout(timer);
+  }, [said]);
+  const say = useCallback((what: string) => set({ what }), []);
+  return [said.what, say];
+}
+
+/** Tell it to who looks and to who listens. An open dialog has its own: what is outside of it is neither seen nor heard. */
+export function Said(props: { what: string; id?: string }) {
+  return <p class="said" role="status" id={props.id}>{props.what}</p>;
+}
+
+/** Say what was done, at the foot of the window. */
 export function say(what: string): void {
   tell(what);
 }
@@ -27,8 +46,8 @@ export function usePresence(): boolean {
 /** A page. path : its own, one of those in the head; away : what is true while the server does not answer */
 export function Frame(props: { path: string; away: string; children: ComponentChildren }) {
   const here = usePresence();
-  const [said, set] = useState("");
-  tell = set;
+  const [said, say] = useSaid();
+  tell = say;
   return (
     <>
       <a class="skip" href="#main">Skip to the content</a>
@@ -44,7 +63,7 @@ export function Frame(props: { path: string; away: string; children: ComponentCh
         <p class="away" role="alert"><span class="spinner" aria-hidden="true" /><span><strong>The server does not answer.</strong> {props.away}</span></p>
       )}
       <main id="main">{props.children}</main>
-      <p class="hidden" role="status" id="said">{said}</p>
+      <Said what={said} id="said" />
     </>
   );
 }

@@ -3,6 +3,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Confirm, type Question } from "./confirm";
+import { Said, useSaid } from "./frame";
 import { Ready } from "./item";
 import { ago, bytes, seconds } from "./words";
 
@@ -89,7 +90,7 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: (what
       </ul>
       {next !== null && <button type="button" onClick={() => void load(next)}>Show more</button>}
       <Confirm question={question} close={() => setQuestion(null)} />
-      {open && <Sheet shape={open} engines={props.engines} say={props.say} close={() => setOpen(null)} />}
+      {open && <Sheet shape={open} engines={props.engines} close={() => setOpen(null)} />}
     </section>
   );
 }
@@ -108,12 +109,13 @@ function Card(props: { shape: Shape; open: () => void; forget: () => void }) {
         <span><strong>{first.engine}</strong> <span class="quiet">{ago(first.created)}</span></span>
         <button type="button" class="plain" onClick={props.forget} aria-label={`Delete ${what}`}>Delete</button>
       </div>
-      <span class="quiet small">{bytes(shown.bytes)}, took {seconds(first.cost_seconds)} to make</span>
+      <span class="quiet small">{bytes(shown.bytes)}, took {seconds(shown.cost_seconds)} to make</span>
     </li>
   );
 }
 
-function Sheet(props: { shape: Shape; engines: api.Engine[]; say: (what: string) => void; close: () => void }) {
+function Sheet(props: { shape: Shape; engines: api.Engine[]; close: () => void }) {
+  const [said, say] = useSaid();
   const dialog = useRef<HTMLDialogElement>(null);
   const [document, setDocument] = useState<api.Generation | null>(null);
   const [problem, setProblem] = useState("");
@@ -131,9 +133,10 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; say: (what: string)
       </div>
       {problem && <p class="problem" role="alert">{problem}</p>}
       {document && (
-        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={props.say}
+        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={say}
           engine={props.engines.find((engine) => engine.name === document.engine)} />
       )}
+      <Said what={said} />
     </dialog>
   );
 }

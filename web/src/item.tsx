@@ -7,8 +7,9 @@ import { Verdict } from "./feedback";
 import { called, over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
+import { cutAlready } from "./options";
 import { Progress } from "./progress";
-import { cancel, keep, remove, repair, send } from "./sending";
+import { again, cancel, keep, remove, repair, send } from "./sending";
 import { bytes, provenance, withCut } from "./words";
 
 /** What a finished mesh needs to be told of its picture. id : where the picture is kept in this browser, or "" */
@@ -48,7 +49,7 @@ function usePicture(id: string): string | null {
 }
 
 export function ItemView(props: {
-  item: Item; engine: api.Engine | undefined; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: (what: string) => void;
+  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: (what: string) => void;
 }) {
   const { item, engine, open } = props;
   const name = called(item);
@@ -72,9 +73,15 @@ export function ItemView(props: {
 
   const repaired = async (png: Blob) => {
     setRepairing(false);
-    const id = await repair(item.id, png, takesAlpha(engine) ? { matte: "alpha" } : { remove_background: "false" });
+    const id = await repair(item.id, png, cutAlready(engine));
     if (id) props.select(id);
     props.say("The repaired cut-out is sent");
+  };
+
+  const more = async () => {
+    const id = await again(item.id, props.anew);
+    if (id) props.select(id);
+    props.say(id ? `${item.name} is made again` : "The picture is gone: add it again");
   };
 
   return (
@@ -107,6 +114,12 @@ export function ItemView(props: {
                 <span>{!picture ? "There is nothing to be seen of it." : !cutout ? "The picture" : item.repaired ? "Your cut-out" : item.state === "held" ? "The cut-out" : "The cut-out: what becomes a mesh"}</span>
                 {picture && item.state !== "held" && <button type="button" onClick={() => setRepairing(true)}>Repair it</button>}
               </figcaption>
+              {picture && over(item) && (
+                <div class="row again">
+                  <button type="button" disabled={!props.anew.length} onClick={() => void more()}>Make it again</button>
+                  <small>{props.anew.length ? `now: ${told(props.anew)}` : "Change the options, and it can be made otherwise."}</small>
+                </div>
+              )}
             </figure>
             {item.document && item.state === "succeeded" ? (
               <Ready item={item} document={item.document} engine={engine} format={props.format} say={props.say} />
@@ -123,6 +136,13 @@ export function ItemView(props: {
   );
 }
 
+/** What the meshes of such queries will be. */
+function told(queries: Record<string, string>[]): string {
+  const [first, last] = [queries[0]!, queries.at(-1)!];
+  const seed = first.seed && (first === last ? `seed ${first.seed}` : `seeds ${first.seed} to ${last.seed}`);
+  return [first.engine, first.recipe, seed].filter(Boolean).join(", ");
+}
+
 /** What is asked before a mesh is made: whether it should be of this cut-out. */
 function Asked(props: { keep: () => void; repair: () => void; asks: boolean; setAsks: (asks: boolean) => void }) {
   return (
@@ -137,8 +157,6 @@ function Asked(props: { keep: () => void; repair: () => void; asks: boolean; set
     </div>
   );
 }
-
-const takesAlpha = (engine: api.Engine | undefined): boolean => engine?.parameters.some((p) => p.name === "matte") ?? true;
 
 /** A finished mesh: to be looked at, told about, downloaded and judged. */
 export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: (what: string) => void }) {

@@ -12,12 +12,17 @@ import { Confirm } from "./confirm";
 import type { Artifact, Operations, Series, Worker } from "./counts";
 import { OUTCOMES } from "./counts";
 import { Frame, say, usePresence } from "./frame";
-import { Answers, Batches, Dearest, Errors, Evictions, Outcomes, Stages, Workers } from "./tables";
+import { Answers, Batches, Dearest, Errors, Evictions, lately, Outcomes, Stages, Workers } from "./tables";
 import { bytes, count, seconds } from "./words";
 
 type Span = "live" | "day";
-const SPANS: Record<Span, string> = { live: "last 15 minutes", day: "last 24 hours" };
 const EVERY = 3000;
+
+/** The spans that can be seen, by what they are: the fine figures begin with the server, the day's do not. */
+const spans = (told: Operations): [Span, string][] => [
+  ["live", lately(told.live) ? `since the start, ${lately(told.live)}` : "last 15 minutes"],
+  ["day", "last 24 hours"],
+];
 
 const post = <T,>(path: string, body: unknown): Promise<T> =>
   api.read<T>(`/v1/operations/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -181,7 +186,12 @@ function Page() {
   return (
     <Frame path="/operations" away="These are the last figures that were seen.">
       <h1>Operations</h1>
-      {told?.intake.paused && <div class="notice bar"><p role="status"><strong>The intake is paused.</strong> New work is refused.</p><button type="button" class="main" onClick={pause}>Resume intake …</button></div>}
+      {told && (
+        <div class={told.intake.paused ? "intake bar notice" : "intake bar"}>
+          <p role="status">{told.intake.paused ? <><strong>The intake is paused.</strong> New work is refused.</> : <><strong>The intake is open.</strong> New work is accepted.</>}</p>
+          <button type="button" class={told.intake.paused ? "main" : "danger"} onClick={pause}>{told.intake.paused ? "Resume intake …" : "Pause intake …"}</button>
+        </div>
+      )}
       {told && !told.telemetry && <p class="notice">The setting telemetry is off: nothing is counted.</p>}
       {problem && <p class="problem" role="alert">{problem}</p>}
       {told && summary ? (
@@ -190,8 +200,8 @@ function Page() {
           <div class="bar">
             <h2>Over time</h2>
             <div class="row" role="group" aria-label="Time span of all below">
-              {(Object.keys(SPANS) as Span[]).map((name) => (
-                <button key={name} type="button" aria-pressed={name === span} onClick={() => setSpan(name)}>{SPANS[name]}</button>
+              {spans(told).map(([name, words]) => (
+                <button key={name} type="button" aria-pressed={name === span} onClick={() => setSpan(name)}>{words}</button>
               ))}
             </div>
           </div>
@@ -206,11 +216,8 @@ function Page() {
             <Dearest artifacts={dear} ask={(artifact) => void purge({ key: artifact.key }, `kept under ${artifact.key.slice(0, 12)}`)} />
           </div>
           <section class="panel actions" aria-labelledby="actions">
-            <h3 id="actions">Actions</h3>
-            <div class="row">
-              <button type="button" class={told.intake.paused ? "main" : "danger"} onClick={pause}>{told.intake.paused ? "Resume intake …" : "Pause intake …"}</button>
-              <PurgeForm engines={told.engines} ask={(wanted, words) => void purge(wanted, words)} />
-            </div>
+            <h3 id="actions">Let stored artifacts go</h3>
+            <PurgeForm engines={told.engines} ask={(wanted, words) => void purge(wanted, words)} />
           </section>
         </>
       ) : <p class="quiet">Asking the server …</p>}

@@ -74,6 +74,24 @@ export function queries(engines: Engine[], options: Options): Record<string, str
   return Array.from({ length: options.variations }, (_, i) => ({ ...query, seed: String(first + i) }));
 }
 
+/** What can still be made of a picture that `made` were asked of: what the options say now, else the next seeds, if any. */
+export function anew(engines: Engine[], options: Options, made: Record<string, string>[]): Record<string, string>[] {
+  const asked = queries(engines, options);
+  const seed = engineOf(engines, options)?.parameters.find((parameter) => parameter.name === "seed");
+  // How the subject was cut out is the picture's own affair.
+  const same = ({ matte, remove_background, ...query }: Record<string, string>) =>
+    JSON.stringify(Object.entries({ ...(seed ? { seed: String(seed.default) } : {}), ...query }).sort());
+  const known = new Set(made.map(same));
+  const fresh = asked.filter((query) => !known.has(same(query)));
+  if (fresh.length || !seed) return fresh;
+  const last = Math.max(...made.map((query) => Number(query.seed ?? seed.default)));
+  return asked.map((query, i) => ({ ...query, seed: String(last + 1 + i) }));
+}
+
+/** How an engine is told that a picture is cut out already. */
+export const cutAlready = (engine: Engine | undefined): Record<string, string> =>
+  engine?.parameters.some((p) => p.name === "matte") ?? true ? { matte: "alpha" } : { remove_background: "false" };
+
 export function Fold(props: { engines: Engine[]; options: Options; change: (changes: Partial<Options>) => void }) {
   const { engines, options, change } = props;
   const engine = engineOf(engines, options);

@@ -178,6 +178,19 @@ export async function repair(id: string, png: Blob, alpha: Record<string, string
   return first;
 }
 
+/** Make other meshes of an item's picture: one for each query. Returns the first new item's id, null when the picture is gone. */
+export async function again(id: string, queries: Record<string, string>[]): Promise<string | null> {
+  const made = item(id);
+  const picture = await pictureOf(id);
+  if (!made || !picture) return null;
+  let first: string | null = null;
+  for (const query of queries) {
+    const added = await add(picture, made.name, query, { wants: "mesh", picture: made.picture || undefined, repaired: made.repaired });
+    first ??= added;
+  }
+  return first;
+}
+
 /** Take an item off the list. What the server made of it stays in the store. */
 export function remove(id: string): void {
   const given = item(id);

@@ -7,8 +7,8 @@ import { Frame, say, usePresence } from "./frame";
 import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
-import { over, useItems } from "./items";
-import { engineOf, Fold, queries, useOptions, type Options } from "./options";
+import { over, useItems, type Item } from "./items";
+import { anew, cutAlready, engineOf, Fold, queries, useOptions, type Options } from "./options";
 import { add, CUTOUT, keep, remake, remove, start } from "./sending";
 
 function useEngines(): api.Engine[] {
@@ -30,12 +30,19 @@ function Studio() {
     // Who looks at a cut-out and then chooses another engine means the mesh that is still to be made.
     if (engines.length) remake((variations) => queries(engines, { ...options, ...changes, variations }));
   };
-  const [chosen, choose] = useState<string | null | undefined>(undefined);
-  const open = chosen === undefined ? items[0]?.id : chosen;
+  // One that somebody opened (or closed: none), else the first that did not fail of what was added together.
+  const [chosen, choose] = useState<string | string[] | null>([]);
+  const offered = items.filter((item) => Array.isArray(chosen) && chosen.includes(item.id)).reverse();
+  const some = offered.length ? offered : items;
+  const open = Array.isArray(chosen) ? (some.find((item) => item.state !== "failed") ?? some[0])?.id : chosen;
+  const show = (id: string) => {
+    choose(id);
+    requestAnimationFrame(() => document.querySelector<HTMLElement>(`[data-item="${id}"] .title`)?.focus());
+  };
   const take = useCallback(
     async (files: File[]) => {
       if (!files.length) return;
-      let first: string | null = null;
+      const added: string[] = [];
       // Engines that others run cut out nothing here: there is nothing to ask.
       const asks = options.asks && served.some((engine) => engine.name === CUTOUT) && engineOf(engines, options)?.stages.includes("matte");
       for (const file of files) {
@@ -43,14 +50,19 @@ function Studio() {
         for (const query of queries(engines, options)) {
           const id = await add(file, file.name, query, { wants: asks ? "cutout" : "mesh", picture });
           picture ??= id;
-          first ??= id;
+          added.push(id);
         }
       }
-      choose(first);
+      choose(added);
       say(files.length === 1 ? `${files[0]!.name} added` : `${files.length} pictures added`);
     },
     [served, options],
   );
+  const anewOf = (item: Item) => {
+    const made = items.filter((one) => one.id === item.id || (one.picture !== "" && one.picture === item.picture));
+    const found = anew(engines, options, made.filter((one) => one.state !== "failed" && one.state !== "cancelled").map((one) => one.query));
+    return item.repaired ? found.map((query) => ({ ...query, ...cutAlready(engineOf(engines, options)) })) : found;
+  };
   const ready = items.filter((item) => item.state === "succeeded").length;
   const held = items.filter((item) => item.state === "held");
   const done = items.filter(over);
@@ -68,7 +80,8 @@ function Studio() {
           </div>
           <ol class="items">
             {items.map((item) => (
-              <ItemView key={item.id} item={item} open={item.id === open} format={options.format} asks={options.asks} setAsks={(asks) => change({ asks })} say={say} select={choose}
+              <ItemView key={item.id} item={item} open={item.id === open} format={options.format} asks={options.asks} setAsks={(asks) => change({ asks })} say={say} select={show}
+                anew={anewOf(item)}
                 engine={engines.find((engine) => engine.name === (item.document?.engine ?? item.query.engine)) ?? engineOf(engines, options)}
                 toggle={() => choose(item.id === open ? null : item.id)} />
             ))}

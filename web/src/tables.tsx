@@ -142,6 +142,9 @@ function slowest(summary: Summary): { name: string; mean: number; p95: number | 
   return first ? { name: first[0], mean: first[1].seconds / first[1].count, p95: first[1].p95, share: share(first[1].seconds, work) } : null;
 }
 
+/** For how long there have been figures in memory, which begin with the server; null once it is the whole quarter of an hour. */
+export const lately = (live: Summary): string | null => (live.seconds < 14.5 * 60 ? seconds(live.seconds) : null);
+
 /** The questions an operator comes with, answered in one line each: what was saved today, and what is slow now. */
 export function Answers(props: { told: Operations }) {
   const { live, day, price, queue, poisoned } = props.told;
@@ -154,21 +157,20 @@ export function Answers(props: { told: Operations }) {
   const [now, today] = [slowest(live), slowest(day)];
   const usual = now && day.stages[now.name];
   const wrong = total(day.errors);
-  // What is in memory begins with the server.
-  const lately = live.seconds < 14.5 * 60 ? seconds(live.seconds) : "15 minutes";
+  const span = lately(live) ?? "15 minutes";
   const most = Object.entries(day.errors).sort(([, a], [, b]) => b - a)[0];
   return (
     <dl class="answers">
       <div data-answer="saved"><dt>Saved today (24 hours)</dt><dd>{seconds(saved)}</dd><dd class="quiet">
         of computing, worth {price.currency}{worth.toFixed(2)} at {price.currency}{price.gpu_hour} an hour; {seconds(work)} were computed</dd></div>
       <div data-answer="stored"><dt>Answered without computing today</dt><dd>{share(stored, asked)}</dd><dd class="quiet">{count(stored)} of {count(asked)} generations</dd></div>
-      <div data-answer="slow"><dt>Slow now ({lately})</dt><dd>{now ? `${now.name}, ${seconds(now.mean)}` : "nothing"}</dd><dd class="quiet">
+      <div data-answer="slow"><dt>Slow now ({span})</dt><dd>{now ? `${now.name}, ${seconds(now.mean)}` : "nothing"}</dd><dd class="quiet">
         {now ? <>{now.share} of all computing; p95 {time(now.p95)}{usual?.count ? `; today's mean ${seconds(usual.seconds / usual.count)}` : ""}.
           {live.outcomes.computed ? ` Who waits for computing: p95 ${time(live.outcomes.computed.p95)}` : ""}</>
           : `nothing was computed${today ? `; today most went to ${today.name}, ${seconds(today.mean)} each` : ""}`}</dd></div>
       <div data-answer="wait"><dt>Wait for new work, now</dt><dd>{queue.wait_seconds ? seconds(queue.wait_seconds) : "none"}</dd><dd class="quiet">{count(queue.waiting)} waiting, {count(queue.active)} in the kiln</dd></div>
       <div data-answer="wrong"><dt>Errors today</dt><dd>{count(wrong)}</dd><dd class="quiet">
-        {wrong ? `${count(total(live.errors))} in the last ${lately}; mostly ${most![0]}` : "nothing went wrong"}{poisoned ? `; ${poisoned} inputs are refused for good` : ""}</dd></div>
+        {wrong ? `${count(total(live.errors))} in the last ${span}; mostly ${most![0]}` : "nothing went wrong"}{poisoned ? `; ${poisoned} inputs are refused for good` : ""}</dd></div>
     </dl>
   );
 }

@@ -52,8 +52,6 @@ const THING: Record<string, string> = {
 
 const AGAIN: Record<string, string> = { decode: "decoded again", export: "packed again", finish: "cleaned again", sample: "sampled again" };
 
-const place = (source: string): string => ({ memory: "memory", disk: "disk", shared: "the shared store" })[source] ?? source;
-
 export const computed = (stage: Stage): boolean => stage.source === "computed" && !stage.joined;
 
 /** An answer with the cut-out's own making in it: what was computed to be looked at first was no gift of the store. */
@@ -78,14 +76,14 @@ export function provenance(document: Generation, engine: Engine | undefined, ans
   if (!ran.length && joined) return `Somebody was making the same at that moment: you shared the work${worth}`;
   if (!ran.length && last) {
     const quick = answered === null ? "" : ` in ${seconds(answered / 1000)}`;
-    return `Served from ${place(last.source as string)}${quick}${worth}`;
+    return `Served from ${last.source}${quick}${worth}`;
   }
   if (last && ran.length) {
     const first = ran.find((stage) => stages.indexOf(stage) > stages.indexOf(last)) ?? ran[0]!;
     const resolution = first.stage === "decode" ? document.parameters.octree_resolution ?? defaultOf(engine, "octree_resolution") : null;
     const again = AGAIN[first.stage] ?? "the rest computed";
     const when = last.made ? ` of ${day(last.made)}` : "";
-    return `Reused ${THING[last.stage] ?? last.stage}${when} from ${place(last.source as string)}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
+    return `Reused ${THING[last.stage] ?? last.stage}${when} from ${last.source}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
   }
   return `Made from nothing in ${seconds(took)} of computing${worth}`;
 }

@@ -15,7 +15,7 @@ from meshkiln.gateway.job import Job
 from meshkiln.result import Result
 from meshkiln.telemetry.tally import BUCKETS, Tally
 
-STORED = ("memory", "disk", "shared")
+STORED = ("memory", "disk")
 OUTCOMES = (*STORED, "joined", "computed", "failed", "cancelled")
 """How a generation was answered: from a tier of the store, by joining another's flight, or by computing at least one
 stage. A failed one that was several jobs' counts for each."""
@@ -65,7 +65,7 @@ class Metrics:
         self.generations = defaultdict[str, Tally](Tally, {outcome: Tally() for outcome in OUTCOMES})
         self.stages = defaultdict[str, Tally](Tally)
         self.hits = Counts[tuple[str, str]]()
-        self.saved = defaultdict[str, float](float, dict.fromkeys(OUTCOMES[:5], 0.0))
+        self.saved = defaultdict[str, float](float, dict.fromkeys(OUTCOMES[:4], 0.0))
         self.errors = Counts[str]()
         self.again = defaultdict[tuple[str, str], Again](Again)
         self.plain = self.unchanged = 0
