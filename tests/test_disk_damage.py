@@ -13,6 +13,7 @@ import pytest
 
 from disks import LARGE, check_books, files, index_of
 from meshkiln.store.disk import Disk
+from meshkiln.store.index import row_id
 from store_contract import artifact, key
 
 
@@ -143,3 +144,61 @@ def test_an_index_that_breaks_while_it_is_open_fails_nobody_and_is_set_aside_nex
     assert again.put(key("new"), artifact("new"))
     assert again[key("new")] == artifact("new")
     again.close()
+
+
+def test_what_a_broken_index_can_still_tell_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    disk = Disk(tmp_path / "store")
+    small, large = [f"small {n}" for n in range(400)], [f"large {n}" for n in range(4)]
+    for name in small:
+        disk.put(key(name), artifact(name, 300))
+    for name in large:
+        disk.put(key(name), artifact(name, LARGE))
+    index = index_of(disk)
+    disk.close()
+    pages = index.stat().st_size // 4096
+    with index.open("r+b") as file:
+        for page in range(pages // 4, pages, 8):
+            file.seek(page * 4096)
+            file.write(os.urandom(4096))
+    disk = Disk(tmp_path / "store")
+    for name in small + large:
+        disk.get(key(name))
+    assert disk.stats().faults["corrupt index"]
+    disk.close()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "meshkiln"):
+        disk = Disk(tmp_path / "store")
+    carried = [name for name in small + large if key(name) in disk]
+    assert f"went on from the broken index: {len(carried)}" in caplog.text
+    assert len(carried) > len(small) // 2
+    assert set(large) & set(carried)
+    for name in carried:
+        assert disk[key(name)] == artifact(name, LARGE if name in large else 300)
+    found = disk.verify()
+    assert (found.checked, found.corrupt, found.missing) == (len(carried), 0, 0)
+    assert disk.stats().entries == len(carried)
+    disk.close()
+
+
+def test_a_row_of_a_broken_index_that_lies_does_not_go_on(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "store")
+    lies = {
+        "digest": ("UPDATE artifacts SET data = zeroblob(size) WHERE id = ?", 100),
+        "size": ("UPDATE artifacts SET size = size + 1 WHERE id = ?", 100),
+        "kind": ("UPDATE artifacts SET cost = 'dear' WHERE id = ?", 100),
+        "place": ("UPDATE artifacts SET file = '../' || file WHERE id = ?", LARGE),
+        "owner": ("UPDATE artifacts SET key = zeroblob(32) WHERE id = ?", LARGE),
+        "length": ("UPDATE artifacts SET size = size - 1 WHERE id = ?", LARGE),
+    }
+    for name, (_, size) in lies.items():
+        disk.put(key(name), artifact(name, size))
+    disk.put(key("true"), artifact("true", LARGE))
+    with contextlib.closing(sqlite3.connect(index_of(disk), isolation_level=None)) as connection:
+        for name, (lie, _) in lies.items():
+            connection.execute(lie, (row_id(key(name)),))
+    (index_of(disk).parent / "broken").touch()
+    disk.close()
+    disk = Disk(tmp_path / "store")
+    assert list(disk) == [key("true")]
+    assert disk[key("true")] == artifact("true", LARGE)
+    disk.close()

@@ -99,6 +99,31 @@ def test_an_older_or_illegible_format_is_set_aside(tmp_path: Path, older: str) -
     disk.close()
 
 
+@pytest.mark.parametrize("damaged", ["", "\0\0", '{"generation": 7}', None])
+def test_what_a_damaged_or_missing_format_does_not_name_any_more_is_found_all_the_same(
+    tmp_path: Path, damaged: str | None
+) -> None:
+    disk = Disk(tmp_path / "store")
+    disk.put(key("set aside"), artifact("set aside", LARGE))
+    (former,) = disk.folder.glob("generation-*")
+    disk.close()
+    (former / "broken").touch()
+    disk = Disk(tmp_path / "store")
+    disk.put(key("k"), artifact("k", LARGE))
+    disk.close()
+    named = (disk.folder / "format").read_text()
+    assert former.name not in named
+    if damaged is None:
+        (disk.folder / "format").unlink()
+    else:
+        (disk.folder / "format").write_text(damaged)
+    for _ in range(2):
+        again = Disk(tmp_path / "store")
+        assert again[key("k")] == artifact("k", LARGE)
+        again.close()
+        assert (disk.folder / "format").read_text() == named
+
+
 def test_a_folder_removed_under_an_open_store_fails_nobody(disk: Disk) -> None:
     disk.put(key("k"), artifact("k", LARGE))
     shutil.rmtree(disk.folder)

@@ -114,6 +114,19 @@ class Files:
                 os.close(fd)
         return None
 
+    def link(self, name: str, size: int, other: Files) -> bool:
+        """Have a file of another folder on this filesystem here too; False when that has none of `size` bytes."""
+        place = self.place(name)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        # It may be moved from `incoming` to its place between the first look and the second.
+        for path in (other.place(name), other._incoming / name, other.place(name)):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size != size:
+                    return False
+                os.link(path, place)
+                return True
+        return False
+
     def remove(self, name: str) -> None:
         """Remove a file wherever it is; nothing when it is gone already."""
         for path in (self.place(name), self._incoming / name, self.place(name)):

@@ -5,8 +5,9 @@
     NAME/           everything else
 
 A generation is never renamed or emptied while somebody may have it open; what cannot be used any more (an older
-format, a broken index) is set aside by pointing `format` at a new one. Of those set aside the latest is kept for a
-look, until the next one or until the store is cleared.
+format, a broken index) is set aside by pointing `format` at a new one, which takes over what a broken index can still
+tell (`rescue.py`). Of those set aside the latest is kept for a look, until the next one or until the store is cleared.
+Where `format` is missing or cannot be read, the generation that was written to last is in use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -22,10 +24,15 @@ from pathlib import Path
 
 from meshkiln.errors import StoreError
 from meshkiln.folders import make_private, require_local
-from meshkiln.store import rows
+from meshkiln.store import rescue, rows
 from meshkiln.store.faults import MEDIUM, Faults, reason
 from meshkiln.store.files import Files
 from meshkiln.store.index import Index
+
+log = logging.getLogger(__name__)
+
+_BROKEN = "broken"
+"""Name of the file that says so of its generation."""
 
 FORMAT = 1
 """Goes up with every change of the layout or the tables that an older version of this package could not use."""
@@ -43,13 +50,18 @@ def open_folder(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Ind
         make_private(folder)
         with opening(folder):
             before = current(folder)
+            if before is None:
+                return _anew(folder, max_bytes, faults)
+            if _named(folder) != before.name:
+                _use(folder, before)
             try:
-                return _open(before or begin(folder), max_bytes)
+                return _open(before, max_bytes)
             except sqlite3.DatabaseError as error:
-                if before is None or reason(error) != "corrupt index":
+                if reason(error) != "corrupt index":
                     raise
-                faults.add("corrupt index", error, "it is set aside and the store begins anew")
-                return _open(begin(folder), max_bytes)
+                faults.add("corrupt index", error, "it is set aside, and what it can still tell goes on in a new one")
+                mark_broken(before)
+                return _anew(folder, max_bytes, faults)
     except MEDIUM as error:
         faults.add(reason(error), error, "nothing new is kept there")
         unusable = error
@@ -76,6 +88,20 @@ def _open(generation: Path, max_bytes: int) -> tuple[Path, Index, Files]:
     return generation, index, files
 
 
+def _anew(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Index, Files]:
+    """A new generation, with what one that broke can still tell."""
+    former = folder / (_named(folder) or ".")
+    generation, index, files = _open(begin(folder), max_bytes)
+    if (former / _BROKEN).exists():
+        try:
+            carried = rescue.carry(former, index, files)
+        except MEDIUM as error:
+            faults.add(reason(error), error, "what the broken index could still tell is not all taken over")
+        else:
+            log.warning("disk store %s: artifacts that went on from the broken index: %d", folder, carried)
+    return generation, index, files
+
+
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[None]:
     """Hold off other processes that open the store meanwhile. Raises OSError."""
@@ -95,17 +121,15 @@ def current(folder: Path) -> Path | None:
     try:
         written = json.loads((folder / "format").read_bytes())
         version, name = int(written["format"]), str(written["generation"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return _latest(folder)
     if version > FORMAT:
         raise StoreError(
             f"the store in {folder} has format {version}, and this version of Meshkiln knows formats up to {FORMAT}; "
             "update Meshkiln, or set MESHKILN_CACHE_DIR to another folder"
         )
     generation = folder / name
-    if version < FORMAT or generation.parent != folder or (generation / "broken").exists() or not generation.is_dir():
+    if version < FORMAT or generation.parent != folder or (generation / _BROKEN).exists() or not generation.is_dir():
         return None
     return generation
 
@@ -115,17 +139,36 @@ def begin(folder: Path) -> Path:
     previous = _named(folder)
     generation = folder / f"generation-{os.urandom(4).hex()}"
     generation.mkdir(mode=0o700)
-    draft = folder / "format.new"
-    draft.write_text(json.dumps({"format": FORMAT, "generation": generation.name}) + "\n")
-    os.replace(draft, folder / "format")
-    remove_aside(folder, keep={generation.name, previous})
+    _use(folder, generation)
+    if previous:  # else nobody knows which of them was in use
+        remove_aside(folder, keep={generation.name, previous})
     return generation
+
+
+def _use(folder: Path, generation: Path) -> None:
+    """Have `format` name a generation. Raises OSError."""
+    draft = folder / "format.new"
+    with draft.open("w") as file:
+        file.write(json.dumps({"format": FORMAT, "generation": generation.name}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, folder / "format")
+
+
+def _latest(folder: Path) -> Path | None:
+    """The generation that was written to last, of those that did not break."""
+    found: dict[Path, int] = {}
+    for index in folder.glob("generation-*/index.sqlite*"):
+        with contextlib.suppress(FileNotFoundError):
+            if not (index.parent / _BROKEN).exists():
+                found[index.parent] = max(found.get(index.parent, 0), index.stat().st_mtime_ns)
+    return max(found, key=found.__getitem__, default=None)
 
 
 def mark_broken(generation: Path) -> None:
     """Have the next process that opens the store set this generation aside."""
     with contextlib.suppress(OSError):
-        (generation / "broken").touch()
+        (generation / _BROKEN).touch()
 
 
 def remove_aside(folder: Path, keep: set[str] | None = None) -> None:

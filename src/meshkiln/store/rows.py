@@ -92,9 +92,10 @@ def totals(connection: sqlite3.Connection) -> Totals:
 
 @dataclass(frozen=True)
 class New:
-    """What is about to be put."""
+    """What is about to be put. size: bytes of its data, which need not be in hand when a file has them already."""
 
     artifact: Artifact
+    size: int
     key: Key
     provenance: str
     charge: int
@@ -109,6 +110,7 @@ class New:
         inline = size <= inline_limit
         return cls(
             artifact,
+            size,
             key,
             provenance,
             charge(size, provenance, inline),
@@ -129,7 +131,7 @@ def add(connection: sqlite3.Connection, new: New, file: str | None, now: float) 
             id_,
             new.key,
             artifact.digest,
-            len(artifact.data),
+            new.size,
             artifact.cost,
             new.expires,
             file,
@@ -146,7 +148,7 @@ def add(connection: sqlite3.Connection, new: New, file: str | None, now: float) 
             "INSERT INTO ranks(id, priority, frequency, worth, charge) SELECT ?, clock + ?, 1, ?, ? FROM totals",
             (id_, worth, worth, new.charge),
         )
-        _account(connection, 1, len(artifact.data), new.charge)
+        _account(connection, 1, new.size, new.charge)
     return bool(added)
 
 
