@@ -10,31 +10,32 @@ const PAGES: [string, string][] = [
   ["/docs", "API"],
 ];
 
-let tell: (what: string) => void = () => undefined;
+/** Says what was done. seen : false where who looks sees it anyway, so that it is for those who listen */
+export type Say = (what: string, seen?: boolean) => void;
+
+let tell: Say = () => undefined;
 
 /** Milliseconds for which what was said is shown. */
 const SHOWN = 8000;
 
 /** What was said last, until it is old, and how to say something. */
-export function useSaid(): [string, (what: string) => void] {
-  const [said, set] = useState({ what: "" });
+export function useSaid(): [{ what: string; seen: boolean }, Say] {
+  const [said, set] = useState({ what: "", seen: false });
   useEffect(() => {
-    const timer = setTimeout(() => set({ what: "" }), SHOWN);
+    const timer = setTimeout(() => set({ what: "", seen: false }), SHOWN);
     return () => clearTimeout(timer);
   }, [said]);
-  const say = useCallback((what: string) => set({ what }), []);
-  return [said.what, say];
+  const say = useCallback<Say>((what, seen = true) => set({ what, seen }), []);
+  return [said, say];
 }
 
 /** Tell it to who looks and to who listens. An open dialog has its own: what is outside of it is neither seen nor heard. */
-export function Said(props: { what: string; id?: string }) {
-  return <p class="said" role="status" id={props.id}>{props.what}</p>;
+export function Said(props: { what: string; seen: boolean; id?: string }) {
+  return <p class={props.seen ? "said" : "hidden"} role="status" id={props.id}>{props.what}</p>;
 }
 
 /** Say what was done, at the foot of the window. */
-export function say(what: string): void {
-  tell(what);
-}
+export const say: Say = (what, seen) => tell(what, seen);
 
 /** Whether the server answers. */
 export function usePresence(): boolean {
@@ -63,7 +64,7 @@ export function Frame(props: { path: string; away: string; children: ComponentCh
         <p class="away" role="alert"><span class="spinner" aria-hidden="true" /><span><strong>The server does not answer.</strong> {props.away}</span></p>
       )}
       <main id="main">{props.children}</main>
-      <Said what={said} id="said" />
+      <Said {...said} id="said" />
     </>
   );
 }

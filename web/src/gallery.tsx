@@ -3,7 +3,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Confirm, type Question } from "./confirm";
-import { Said, useSaid } from "./frame";
+import { Said, useSaid, type Say } from "./frame";
 import { Ready } from "./item";
 import { ago, bytes, seconds } from "./words";
 
@@ -39,7 +39,7 @@ function shapes(stored: Stored[]): Shape[] {
 
 const glb = (shape: Shape): Stored | undefined => shape.files.find((file) => file.media_type === "model/gltf-binary");
 
-export function Gallery(props: { made: number; engines: api.Engine[]; say: (what: string) => void }) {
+export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }) {
   const [stored, setStored] = useState<Stored[] | null>(null);
   const [next, setNext] = useState<number | null>(null);
   const [open, setOpen] = useState<Shape | null>(null);
@@ -136,7 +136,7 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; close: () => void }
         <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={say}
           engine={props.engines.find((engine) => engine.name === document.engine)} />
       )}
-      <Said what={said} />
+      <Said {...said} />
     </dialog>
   );
 }

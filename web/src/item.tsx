@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Cutout } from "./cutout";
 import { Verdict } from "./feedback";
+import type { Say } from "./frame";
 import { called, over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
@@ -49,7 +50,7 @@ function usePicture(id: string): string | null {
 }
 
 export function ItemView(props: {
-  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: (what: string) => void;
+  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: Say;
 }) {
   const { item, engine, open } = props;
   const name = called(item);
@@ -67,7 +68,7 @@ export function ItemView(props: {
   const before = useRef(item.state);
   useEffect(() => {
     // Said to who does not see it, once, and not again after a refresh.
-    if (before.current !== item.state && SAID[item.state]) props.say(`${name}: ${SAID[item.state]}`);
+    if (before.current !== item.state && SAID[item.state]) props.say(`${name}: ${SAID[item.state]}`, false);
     before.current = item.state;
   }, [item.state]);
 
@@ -159,7 +160,7 @@ function Asked(props: { keep: () => void; repair: () => void; asks: boolean; set
 }
 
 /** A finished mesh: to be looked at, told about, downloaded and judged. */
-export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: (what: string) => void }) {
+export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say }) {
   const { item, document } = props;
   const millimetres = Number(item.query.size ?? props.engine?.parameters.find((p) => p.name === "size")?.default ?? 100);
   return (
@@ -174,7 +175,7 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
 
 const EXTENSIONS: Record<string, string> = { obj: "zip" };
 
-function Downloads(props: { item: Subject; document: api.Generation; format: string; say: (what: string) => void }) {
+function Downloads(props: { item: Subject; document: api.Generation; format: string; say: Say }) {
   const { item, document, say } = props;
   const [busy, setBusy] = useState<string | null>(null);
   const [problem, setProblem] = useState("");

@@ -54,7 +54,7 @@ function Studio() {
         }
       }
       choose(added);
-      say(files.length === 1 ? `${files[0]!.name} added` : `${files.length} pictures added`);
+      say(files.length === 1 ? `${files[0]!.name} added` : `${files.length} pictures added`, false);
     },
     [served, options],
   );
