@@ -24,7 +24,9 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
   const plot = useRef<uPlot | null>(null);
   const { at, lines, unit, log } = props;
   const shape = lines.map((line) => line.name).join("|");
-  const data = [at, ...lines.map((line) => line.values)] as uPlot.AlignedData;
+  const drawn: (number | null)[][] = [at, ...lines.map((line) => line.values)];
+  // Of a single moment uPlot would show the day that begins with it.
+  const data = (at.length === 1 ? drawn.map((values, i) => [i ? null : at[0]! - NARROWEST, ...values]) : drawn) as uPlot.AlignedData;
   const said = (value: number | null | undefined): string => {
     if (value === null || value === undefined) return "–";
     return unit === "s" ? seconds(value) : unit === "%" ? `${Math.round(value * 100)} %` : value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(2)));
