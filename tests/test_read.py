@@ -237,7 +237,7 @@ def bomb() -> bytes:
     ("data", "sentence"),
     [
         (b"", "empty"),
-        (b"hello, I am a text file", "not a picture"),
+        (b"hello, I am a text file", "not a picture but text;"),
         (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF is an unsupported format"),
         (b"%PDF-1.7 ...", "PDF is an unsupported format"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG is an unsupported format"),
@@ -253,6 +253,28 @@ def test_bad_files_get_one_clear_sentence(data: bytes, sentence: str) -> None:
         decode(data)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("\ufeffgrüße".encode() * 200, "not a picture but text;"),
+        (b"\n <!DOCTYPE html><html><body>404", "not a picture but a page of HTML;"),
+        (b'<?xml version="1.0"?><note/>', "not a picture but XML;"),
+        (b'{"image": "iVBORw0KGgo="}', "not a picture but JSON;"),
+        (b"data:image/png;base64,iVBORw0KGgo=", "not a picture but a data: URL"),
+        (b"PK\x03\x04\x14\0\0\0", "not a picture but a zip file"),
+        (b"glTF\x02\0\0\0", "not a picture but a GLB file"),
+        (b"\0\0\0\x20ftypisom\0\0\x02\0", "not a picture but a film"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC is an unsupported format"),
+        (b"\x01\x02\x03\x04\xfe\xff", "not a picture but a file of an unknown kind;"),
+        (b"text\0with a hole", "not a picture but a file of an unknown kind;"),
+    ],
+)
+def test_what_is_no_picture_is_named_in_words(data: bytes, sentence: str) -> None:
+    with pytest.raises(BadPicture, match=sentence) as caught:
+        decode(data)
+    assert "b'" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ is zero. Files are decoded by Pillow; the number of pixels is checked before any
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import warnings
@@ -33,6 +34,7 @@ _OTHERS = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
     (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     (0, b"\xff\x0a", "JPEG XL"),
     (4, b"JXL ", "JPEG XL"),
@@ -46,10 +48,27 @@ _OTHERS = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"qoif", "QOI"),
     (0, b"DDS ", "DDS"),
-    (0, b"<svg", "SVG"),
     (0, b"P3", "PPM"),
     (0, b"P5", "PGM"),
     (0, b"P6", "PPM"),
+)
+
+# First bytes of what people send by mistake, in the words in which they would know it.
+_NO_PICTURES = (
+    (0, b"PK\x03\x04", "a zip file, or a document that is one"),
+    (0, b"PK\x05\x06", "an empty zip file"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z file"),
+    (0, b"Rar!", "a RAR file"),
+    (0, b"glTF", "a GLB file, which holds a mesh"),
+    (0, b"ply\n", "a PLY file, which holds a mesh"),
+    (0, b"ply\r", "a PLY file, which holds a mesh"),
+    (4, b"ftyp", "a film"),
+    (0, b"\x1aE\xdf\xa3", "a film"),
+    (0, b"RIFF", "a film or a sound"),
+    (0, b"OggS", "a film or a sound"),
+    (0, b"ID3", "a sound"),
+    (0, b"\x7fELF", "a program"),
 )
 
 _OURS = (
@@ -200,7 +219,31 @@ def _refusal(data: bytes) -> str:
             return f"{name} is an unsupported format; {wanted}"
     if b"<svg" in data[:1024]:
         return f"SVG is an unsupported format; {wanted}"
-    return f"this is not a picture (it begins with {data[:8]!r}); {wanted}"
+    return f"this is not a picture but {_kind(data)}; {wanted}"
+
+
+def _kind(data: bytes) -> str:
+    """What a file that is no picture is, in words."""
+    for offset, magic, name in _NO_PICTURES:
+        if data.startswith(magic, offset):
+            return name
+    # A character may be cut by the end of the piece that is looked at, which final=False lets pass.
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(data[:1024])
+    except UnicodeDecodeError:
+        return "a file of an unknown kind"
+    if any(character < " " and character not in "\t\n\f\r" for character in text):
+        return "a file of an unknown kind"
+    start = text.lstrip().lower()
+    if start.startswith(("<!doctype html", "<html", "<head", "<body")):
+        return "a page of HTML"
+    if start.startswith("<"):
+        return "XML"
+    if start.startswith(("{", "[")):
+        return "JSON"
+    if start.startswith("data:"):
+        return "a data: URL, whose content has to be decoded first"
+    return "text"
 
 
 def _damaged(data: bytes, error: Exception) -> str:
