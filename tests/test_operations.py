@@ -210,6 +210,22 @@ def test_a_pause_refuses_what_is_new_and_answers_what_is_stored(tmp_path: Path) 
         assert post(http, b"new").json()["state"] == "succeeded"
 
 
+def test_a_pause_refuses_conversions_that_need_a_worker_and_gives_those_that_are_stored(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        made, other = (post(http, name).json()["id"] for name in (b"one", b"two"))
+        stored = http.get(f"/v1/generations/{made}/artifacts/stl")
+        assert stored.status_code == 200
+        http.post("/v1/operations/intake", json={"paused": True})
+        refused = http.get(f"/v1/generations/{other}/artifacts/stl")
+        assert refused.status_code == 503
+        assert refused.json()["type"].endswith(":intake-paused")
+        assert int(refused.headers["retry-after"]) > 0
+        assert http.get(f"/v1/generations/{made}/artifacts/stl").content == stored.content
+        assert http.get(f"/v1/generations/{other}/artifacts/glb").status_code == 200
+        http.post("/v1/operations/intake", json={"paused": False})
+        assert http.get(f"/v1/generations/{other}/artifacts/stl").status_code == 200
+
+
 def test_a_drained_worker_finishes_its_batch_ends_and_comes_back(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     with serving(tmp_path, {"toy": gate.engine()}, workers=2) as http:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from meshkiln.errors import MeshkilnError, QueueFull
@@ -18,13 +19,17 @@ from meshkiln.gateway.problems import Problem, not_found
 from meshkiln.gateway.represent import STORED
 from meshkiln.gateway.service import AT_ONCE, Service
 from meshkiln.keys import Key
+from meshkiln.result import Result
 from meshkiln.store.base import Artifact
 
 KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Results:
-    """Results of a service's generations. What has to run is bounded: beyond that, QueueFull."""
+    """Results of a service's generations.
+
+    What has to run is bounded: beyond that, QueueFull. Nothing runs that intake would not take: Paused, PoolClosed.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -43,7 +48,7 @@ class Results:
         return await self._made_again(job)
 
     async def preview(self, key: str) -> Artifact:
-        """The picture of the artifact of that key. Raises Problem 404, QueueFull."""
+        """The picture of the artifact of that key. Raises Problem 404, QueueFull, Paused."""
         found = None
         if KEY.match(key):
             kilns, name = self.service.kilns, Key(bytes.fromhex(key))
@@ -93,13 +98,21 @@ class Results:
         except MeshkilnError:
             detail = "its retention time is over; post the picture again"
             raise Problem(410, "gone", "This result is not kept any more", detail) from None
+        ask = replace(job.ask, parameters={**job.ask.parameters, "format": asked}, refresh=False)
+        result = await asyncio.to_thread(self.service.stored, ask, picture)
+        if result is None:
+            result = await self._computed(job, picture, asked)
+        return Artifact(result.data, result.digest, result.cost, result.media_type)
+
+    async def _computed(self, job: Job, picture: bytes, asked: str) -> Result:
+        kiln = self.service.kiln(job.ask.engine)
         parameters: dict[str, Any] = {name: v for name, v in job.ask.parameters.items() if name != "format"}
         async with self._running():
-            result = await kiln.agenerate(picture, asked, recipe=job.ask.recipe, client=job.client, **parameters)
-        return Artifact(result.data, result.digest, result.cost, result.media_type)
+            return await kiln.agenerate(picture, asked, recipe=job.ask.recipe, client=job.client, **parameters)
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
+        self.service.take_in()
         if self._room.locked():
             raise QueueFull("too many results are being converted", 1.0)
         async with self._room:

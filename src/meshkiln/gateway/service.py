@@ -172,7 +172,8 @@ class Service:
         timeout: float | None = None,
         idempotency: str | None = None,
     ) -> Job:
-        """The accepted job, on disk. Raises BadParameter, UnknownEngine, QueueFull, StoreError, IdempotencyConflict.
+        """The accepted job, on disk. Raises BadParameter, UnknownEngine, QueueFull, StoreError, IdempotencyConflict,
+        and what `take_in` does.
 
         timeout : seconds after which the result is of no use
         """
@@ -181,10 +182,7 @@ class Service:
             before = await asyncio.to_thread(self.jobs.asked_before, ask, picture, client, idempotency)
             if before is not None:
                 return before
-        if not self.accepting:
-            raise PoolClosed("the server is shutting down; ask again when it is back")
-        if self.paused:
-            raise Paused(f"intake is paused; {self.runs.waiting + len(self.runs.active)} generations go on", PAUSE)
+        self.take_in()
         deadline = None if timeout is None else time.time() + timeout
         if self._joined(ask, request, deadline) is None:
             self.admission.admit(self.runs)
@@ -206,6 +204,13 @@ class Service:
                 self.traces.accepted(job.id)
             self._enqueue(job, request)
         return job
+
+    def take_in(self) -> None:
+        """Let new work for the workers in. Raises PoolClosed or Paused while none is taken."""
+        if not self.accepting:
+            raise PoolClosed("the server is shutting down; ask again when it is back")
+        if self.paused:
+            raise Paused(f"intake is paused; {self.runs.waiting + len(self.runs.active)} generations go on", PAUSE)
 
     async def wait(self, job: Job, seconds: float | None = None) -> Job:
         """The job when it has ended, or as it is after `seconds`. Raises PoolClosed when the server stops meanwhile."""
