@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from meshkiln.cli.serve import settings
+from meshkiln.cli.serve import serve, settings
 from meshkiln.errors import BadParameter
 from meshkiln.settings import Settings, allowed, load, variable
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_option_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -113,3 +115,46 @@ def test_defaults_are_allowed_by_their_own_rules() -> None:
     defaults = Settings()
     assert load({f.name: getattr(defaults, f.name) for f in fields(Settings)}, environ={}).settings == defaults
     assert all(allowed(f.name) for f in fields(Settings))
+
+
+# docs/settings.md.
+
+
+def row(name: str, readers: str) -> str:
+    """The line of a setting in the document's table."""
+    setting = next(f for f in fields(Settings) if f.name == name)
+    flags = {parameter.name: parameter.opts[-1] for parameter in serve.params}
+    flag = f"`{flags[name]}`" if name in flags else ""
+    right = allowed(name).removesuffix(" (in the environment: separated by commas)")
+    default = json.dumps(setting.default)
+    return (
+        f"| `{name}` | {flag} | `{variable(name)}` | `{default}` | {right} | {setting.metadata['help']} | {readers} |"
+    )
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """Of each variable that has a row: the row, and who reads it."""
+    text = (ROOT / "docs" / "settings.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    found = {
+        re.findall(r"`(MESHKILN_\w+)`", line)[0]: (line, line.split(" | ")[-1].removesuffix(" |")) for line in rows
+    }
+    assert len(found) == len(rows), "a variable has two rows"
+    return found
+
+
+def test_the_document_has_every_setting_as_it_is_in_the_code() -> None:
+    told = documented()
+    for setting in fields(Settings):
+        line, readers = told.get(variable(setting.name), ("", "the server"))
+        assert line == row(setting.name, readers)
+
+
+def test_the_document_has_every_variable_that_is_read_and_no_other() -> None:
+    literal = re.compile(r"(?<![A-Z_])MESHKILN_[A-Z]+(?:_[A-Z]+)*")
+    named = {path: set(literal.findall(path.read_text())) for path in (ROOT / "src").rglob("*.py")}
+    told, of_settings = documented(), {variable(f.name) for f in fields(Settings)}
+    assert set(told) == of_settings | set[str]().union(*named.values())
+    # What a module reads past the settings is not for the server alone, and the document says so.
+    elsewhere = {name for path, names in named.items() if path.name != "settings.py" for name in names}
+    assert {name for name, (_, readers) in told.items() if readers != "the server"} >= elsewhere
