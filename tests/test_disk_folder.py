@@ -99,7 +99,19 @@ def test_an_older_or_illegible_format_is_set_aside(tmp_path: Path, older: str) -
     disk.close()
 
 
-@pytest.mark.parametrize("damaged", ["", "\0\0", '{"generation": 7}', None])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "",
+        "\0\0",
+        '{"generation": 7}',
+        '{"format": 1, "generation": "generation-0000000"}',
+        '{"format": 1, "generation": ".."}',
+        '{"format": 1, "generation": "."}',
+        '{"format": Infinity, "generation": "generation-00000000"}',
+        None,
+    ],
+)
 def test_what_a_damaged_or_missing_format_does_not_name_any_more_is_found_all_the_same(
     tmp_path: Path, damaged: str | None
 ) -> None:

@@ -7,7 +7,8 @@
 A generation is never renamed or emptied while somebody may have it open; what cannot be used any more (an older
 format, a broken index) is set aside by pointing `format` at a new one, which takes over what a broken index can still
 tell (`rescue.py`). Of those set aside the latest is kept for a look, until the next one or until the store is cleared.
-Where `format` is missing or cannot be read, the generation that was written to last is in use.
+Where `format` is missing, cannot be read or names none that is there, the generation that was written to last is in
+use.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def current(folder: Path) -> Path | None:
     try:
         written = json.loads((folder / "format").read_bytes())
         version, name = int(written["format"]), str(written["generation"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return _latest(folder)
     if version > FORMAT:
         raise StoreError(
@@ -129,9 +130,9 @@ def current(folder: Path) -> Path | None:
             "update Meshkiln, or set MESHKILN_CACHE_DIR to another folder"
         )
     generation = folder / name
-    if version < FORMAT or generation.parent != folder or (generation / _BROKEN).exists() or not generation.is_dir():
-        return None
-    return generation
+    if generation.parent != folder or not name.startswith("generation-") or not generation.is_dir():
+        return _latest(folder)
+    return None if version < FORMAT or (generation / _BROKEN).exists() else generation
 
 
 def begin(folder: Path) -> Path:
