@@ -221,7 +221,8 @@ def test_a_pause_refuses_conversions_that_need_a_worker_and_gives_those_that_are
         assert refused.json()["type"].endswith(":intake-paused")
         assert int(refused.headers["retry-after"]) > 0
         assert http.get(f"/v1/generations/{made}/artifacts/stl").content == stored.content
-        assert http.get(f"/v1/generations/{other}/artifacts/glb").status_code == 200
+        http.post("/v1/operations/purge", json={"engine": "toy"})
+        assert http.get(f"/v1/generations/{other}/artifacts/glb").status_code == 200  # kept with its job
         http.post("/v1/operations/intake", json={"paused": False})
         assert http.get(f"/v1/generations/{other}/artifacts/stl").status_code == 200
 

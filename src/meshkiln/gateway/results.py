@@ -65,10 +65,13 @@ class Results:
         job = None if found is not None else self.service.jobs.of_key(key)
         if job is None or job.result is None:
             return found, job
-        data = self.service.jobs.pinned(job.result["digest"])
-        if data is None:
-            return None, job
-        return Artifact.of(data, job.result["cost_seconds"], job.result["media_type"]), job
+        return self._pinned(job), job
+
+    def _pinned(self, job: Job) -> Artifact | None:
+        data = None if job.result is None else self.service.jobs.pinned(job.result["digest"])
+        if job.result is None or data is None:
+            return None
+        return Artifact.of(data, job.result["cost_seconds"], job.result["media_type"])
 
     async def converted(self, id: str, format_: str) -> Artifact:
         """A generation's result in `format_`. Raises Problem 404, 409 or 410."""
@@ -90,9 +93,12 @@ class Results:
     async def _made_again(self, job: Job, format_: str | None = None) -> Artifact:
         """What `job` asked for, or the same in another format: only what is missing runs. Raises Problem 410."""
         kiln = self.service.kiln(job.ask.engine)
-        asked = format_ or str(job.ask.parameters.get("format", "glb"))
+        own = str(job.ask.parameters.get("format", "glb"))
+        asked = format_ or own
         if asked not in kiln.engine.formats:
             raise not_found(f"engine {kiln.engine.name} makes {', '.join(kiln.engine.formats)}, not {asked}")
+        if asked == own and (pinned := await asyncio.to_thread(self._pinned, job)) is not None:
+            return pinned
         try:
             picture = await asyncio.to_thread(self.service.jobs.picture, job)
         except MeshkilnError:
