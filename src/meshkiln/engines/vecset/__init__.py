@@ -112,11 +112,11 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "model": sampling.TEACHER,
         "steps": 16,
         "solver": "adams",
-        "shift": 2.0,
+        "shift": 1.0,
         "guidance_scale": _GUIDANCE,
         "guidance_start": 0.0,
         "guidance_end": 1.0,
-        "cache_threshold": 0.05,
+        "cache_threshold": 0.1,
         "octree_resolution": 256,
         "decoder": "sparse",
         "numeric": "fp32",
@@ -126,8 +126,7 @@ RECIPES: dict[str, dict[str, Scalar]] = {
 # another shape: as good on the mean, too far off shape by shape for the bound on a loss.
 RECIPES["fast"] = {
     **RECIPES["balanced"],
-    "steps": 10,
-    "cache_threshold": 0.0,
+    "steps": 12,
     "decoder": "patches" if _PATCHES else "sparse",
 }
 """The one place where a recipe's steps, solver, guidance and decoder are chosen (benchmarks/recipes.py has the curve).
