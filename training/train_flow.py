@@ -32,14 +32,18 @@ class Pictures:
                 self.shards.append({k: shard[k] for k in FIELDS})
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """surface (size, 1024, 6), image (size, 4, 128, 128), aux (size, 4, 32, 32): half mirrored, colours varied."""
+        """surface (size, 2048, 6), image (size, 4, 128, 128), aux (size, 4, 32, 32): half mirrored, colours varied.
+
+        All points that a record has: which of a surface's points a set is encoded from is noise in what the flow
+        learns, of a variance of 0.05 with 1,024 of them and half that with these, where the flow's error next to the
+        noise is 0.48. A step takes a tenth longer for it.
+        """
         s, im, au = [], [], []
         for _ in range(size):
             shard = self.shards[rng.integers(len(self.shards))]
             i = int(rng.integers(len(shard["image"])))
             mirrored = bool(rng.random() < 0.5)
-            pick = rng.integers(0, shard["surface"].shape[1], 1024)
-            points = np.concatenate([shard["surface"][i][pick], shard["normal"][i][pick] / np.float32(127)], axis=1)
+            points = np.concatenate([shard["surface"][i], shard["normal"][i] / np.float32(127)], axis=1)
             image = shard["image"][i].astype(np.float32) / 255
             aux = shard["aux"][i].astype(np.float32)
             aux = np.where(aux <= -128, -2.0, aux / 120).astype(np.float32)
