@@ -198,6 +198,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 HEAD = b"POST /v1/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: "
+OPERATE = HEAD.replace(b"generations", b"operations/intake").replace(b"image/png", b"application/json")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,7 @@ HEAD = b"POST /v1/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image
         (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-", 408),
         (b"\r\n\r\n", None),
         (HEAD + b"50\r\n\r\nhalf a body", 408),
+        (OPERATE + b"50\r\n\r\n{", 408),
         (HEAD + b"200000\r\nConnection: close\r\n\r\nx", 413),
         (HEAD + b"many\r\n\r\nx", 400),
         (HEAD + b"-5\r\n\r\nx", 400),
@@ -254,6 +256,22 @@ def test_bodies_are_bounded_together(http: httpx.Client) -> None:
         until(lambda: http.post("/v1/generations", content=b"y" * 60_000, headers=PNG).status_code == 503)
     # Those who left give back what they held.
     until(lambda: http.post("/v1/generations?wait=20", content=b"z" * 60_000, headers=PNG).status_code == 200)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_no_route_that_takes_a_body_takes_one_of_any_size(http: httpx.Client, announced: bool) -> None:
+    made = http.post("/v1/generations?wait=20", content=b"bounded", headers=PNG).json()["id"]
+    routes = [path for path, methods in http.get("/openapi.json").json()["paths"].items() if "post" in methods]
+    assert {"/v1/generations", "/v1/operations/purge", "/generate"} <= set(routes)
+    for route in routes:
+        # More than the largest bound of all, base64 of a picture of `body_bytes`.
+        pieces = [b" " * 50_000] * 5
+        refused = http.post(
+            route.format(id=made, worker=0),
+            content=b"".join(pieces) if announced else iter(pieces),
+            headers={"content-type": "application/json"},
+        )
+        assert (route, refused.status_code) == (route, 413)
 
 
 def test_who_leaves_while_waiting_leaves_the_generation_alone(http: httpx.Client) -> None:

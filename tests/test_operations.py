@@ -284,5 +284,5 @@ def test_actions_are_not_for_pages_of_others(tmp_path: Path) -> None:
             form = http.post(
                 f"/v1/operations/{path}", content=b'{"paused": true}', headers={"content-type": "text/plain"}
             )
-            assert form.status_code == 422
+            assert form.status_code == 415
         assert seen(http)["intake"]["paused"] is False

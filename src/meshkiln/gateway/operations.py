@@ -7,11 +7,12 @@ import logging
 import time
 from typing import Any, Literal
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from meshkiln import __version__
+from meshkiln.gateway.bodies import described, short
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.problems import Problem, not_found
 from meshkiln.gateway.purge import Doomed, dearest, doomed, purge
@@ -82,8 +83,14 @@ def add_routes(app: FastAPI, gateway: Gateway, history: History) -> None:
     async def dear(limit: int = Query(10, ge=1, le=100)) -> Response:
         return JSONResponse({"artifacts": await asyncio.to_thread(dearest, gateway.store, limit)})
 
-    @app.post("/v1/operations/purge", tags=["operations"], summary="Let stored artifacts go, by age, engine or key")
-    async def purging(asked: Purge) -> Response:
+    @app.post(
+        "/v1/operations/purge",
+        tags=["operations"],
+        summary="Let stored artifacts go, by age, engine or key",
+        openapi_extra=described(Purge),
+    )
+    async def purging(request: Request) -> Response:
+        asked = await short(request, Purge)
         before = time.time() - asked.older_than_seconds if asked.older_than_seconds >= 0 else None
         wanted = Doomed(before, asked.engine or None, asked.key)
         if asked.dry_run:
@@ -93,14 +100,26 @@ def add_routes(app: FastAPI, gateway: Gateway, history: History) -> None:
         log.warning("an operator purged %d artifacts, %d bytes", count, size)
         return JSONResponse({"artifacts": count, "bytes": size, "dry_run": False})
 
-    @app.post("/v1/operations/intake", tags=["operations"], summary="Pause or resume the intake of new work")
-    async def intake(asked: Intake) -> Response:
+    @app.post(
+        "/v1/operations/intake",
+        tags=["operations"],
+        summary="Pause or resume the intake of new work",
+        openapi_extra=described(Intake),
+    )
+    async def intake(request: Request) -> Response:
+        asked = await short(request, Intake)
         service.pause(asked.paused)
         log.warning("an operator %s the intake", "paused" if asked.paused else "resumed")
         return JSONResponse({"paused": service.paused})
 
-    @app.post("/v1/operations/workers/{worker}", tags=["operations"], summary="Drain or resume a worker")
-    async def worker(worker: int, asked: WorkerChange) -> Response:
+    @app.post(
+        "/v1/operations/workers/{worker}",
+        tags=["operations"],
+        summary="Drain or resume a worker",
+        openapi_extra=described(WorkerChange),
+    )
+    async def worker(worker: int, request: Request) -> Response:
+        asked = await short(request, WorkerChange)
         if not 0 <= worker < len(service.pool.stats().workers):
             raise not_found(f"no worker has the number {worker}")
         if not await asyncio.to_thread(service.drain, worker, asked.drained):
