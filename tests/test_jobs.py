@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from meshkiln.errors import StoreError
 from meshkiln.gateway.contents import FRESH
-from meshkiln.gateway.job import FAILED, RUNNING, SUCCEEDED, Ask, Job
+from meshkiln.gateway.job import FAILED, QUEUED, RUNNING, SUCCEEDED, UNREADABLE, Ask, Job
 from meshkiln.gateway.jobs import ROWS_KEPT, IdempotencyConflict, Jobs
 
 ASK = Ask("toy", {"steps": 3}, "fast")
@@ -25,7 +26,8 @@ class Clock:
 
 
 def succeeded(jobs: Jobs, job: Job, key: str = "ab") -> Job:
-    return jobs.update(job, state=SUCCEEDED, finished=jobs.clock(), result={"key": key, "digest": "cd"})
+    told = {"media_type": "model/gltf-binary", "bytes": 6, "stages": [], "cost_seconds": 1.0, "saved_seconds": 0.0}
+    return jobs.update(job, state=SUCCEEDED, finished=jobs.clock(), result={"key": key, "digest": "cd", **told})
 
 
 def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -148,6 +150,58 @@ def test_an_end_that_the_disk_does_not_take_is_told_and_written_later(tmp_path: 
     again = Jobs(tmp_path)
     assert again.get(job.id) == done
     assert again.unfinished() == []
+    again.close()
+
+
+DAMAGED = {
+    "ask": ['{"engine": "toy", "para', "[1]", '{"engine": 7, "parameters": {}}', "[" * 100_000, b"\xff{}", ""],
+    "created": ["yesterday", 9e999],
+    "priority": ["first"],
+    "error": ["[1]"],
+    "result": ["[1]", "{}", '{"key": "ab", "digest": "cd"}'],
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(name, value) for name in DAMAGED for value in DAMAGED[name]])
+@pytest.mark.parametrize("state", [QUEUED, FAILED])
+def test_a_row_that_cannot_be_read_costs_its_job_and_no_other(
+    tmp_path: Path, state: str, column: str, value: object
+) -> None:
+    clock = Clock()
+    jobs = Jobs(tmp_path, clock=clock)
+    good, bad = (jobs.accept(ASK, picture)[0] for picture in (b"good", b"bad"))
+    jobs.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as rows, rows:
+        given = "CAST(? AS TEXT)" if isinstance(value, bytes) else "?"
+        rows.execute(f"UPDATE jobs SET state = ?, {column} = {given} WHERE id = ?", (state, value, bad.id))
+    again = Jobs(tmp_path, clock=clock)
+    assert again.unfinished() == [good]
+    assert {job.id: job.state for job in again.newest(10)} == {good.id: QUEUED, bad.id: FAILED}
+    found = again.get(bad.id)
+    assert found is not None
+    assert found.error == UNREADABLE
+    clock.now += again.retention + ROWS_KEPT + 1
+    again.expire()
+    assert state == FAILED or again.get(bad.id) is None, "it goes as others do"
+    again.close()
+
+
+def test_a_damaged_database_with_a_damaged_result_goes_on_with_the_rest(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    good, bad = (jobs.accept(ASK, picture)[0] for picture in (b"good", b"bad"))
+    succeeded(jobs, bad)
+    jobs.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as rows:
+        indexes = dict(rows.execute("SELECT name, sql FROM sqlite_schema WHERE sql LIKE '%json_extract%'"))
+        for name in indexes:
+            rows.execute(f"DROP INDEX {name}")
+        rows.execute("UPDATE jobs SET result = '{\"key\": \"ab' WHERE id = ?", (bad.id,))
+        # Of the indexes the file knows, and their pages are no indexes: it is damaged.
+        rows.execute("PRAGMA writable_schema=ON")
+        for name, text in indexes.items():
+            rows.execute("INSERT INTO sqlite_schema VALUES ('index', ?, 'jobs', 1, ?)", (name, text))
+    again = Jobs(tmp_path)
+    assert again.unfinished() == [good]
     again.close()
 
 

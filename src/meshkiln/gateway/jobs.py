@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import secrets
@@ -160,12 +161,26 @@ class Jobs:
         return [self._late.get(job.id, job) for job in map(job_of, found)]
 
     def unfinished(self) -> list[Job]:
-        """What was accepted and not finished, oldest first: what a restarted server goes on with."""
+        """What was accepted and not finished, oldest first: what a restarted server goes on with.
+
+        A row that cannot be read any more is marked as failed, for good.
+        """
         with self._reads() as reader:
             found = reader.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE state IN (?, ?) ORDER BY id", UNFINISHED
             ).fetchall()
-        return [job_of(row) for row in found]
+        jobs = [job_of(row) for row in found]
+        for job in jobs:
+            if job.done:
+                self._give_up(job)
+        return [job for job in jobs if not job.done]
+
+    def _give_up(self, job: Job) -> None:
+        log.error("what was kept of job %s cannot be read any more: it has failed", job.id)
+        values = (job.state, self.clock(), json.dumps(job.error), job.id)
+        # What the disk does not take is found again at the next start.
+        with self._writing, contextlib.suppress(sqlite3.Error):
+            self._writer.execute("UPDATE jobs SET state = ?, finished = ?, error = ? WHERE id = ?", values)
 
     def picture(self, job: Job) -> bytes:
         """The picture's bytes. Raises StoreError when they are gone."""
@@ -268,7 +283,13 @@ class Jobs:
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
     connection.execute("PRAGMA synchronous=NORMAL")
+    # A damaged byte in one row would else fail whatever reads it among others.
+    connection.text_factory = _text
     return connection
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _with_tables(path: Path) -> sqlite3.Connection:
