@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate import Gate
+from meshkiln.telemetry.form import sample_of
 from meshkiln.telemetry.history import COARSE, DAY, FINE, LIVE, History
 from meshkiln.telemetry.sample import Sample, between, together
 from meshkiln.telemetry.summary import POINTS, series, summary
@@ -122,6 +125,43 @@ def test_nothing_is_counted_twice_over_a_restart(tmp_path: Path) -> None:
     assert summary(day)["errors"] == {"n": 3 * 90 / FINE}
 
 
+EMPTY = [0] * (len(BUCKETS) + 1)
+ODD = [
+    "[1, {}",
+    "[" * 100_000,
+    b'[60, {"errors": {"\xff": 1}}, {}]',
+    json.dumps([60, {"generations": {"memory": {"counts": [1, *EMPTY], "seconds": 1.0}}}, {}]),
+    json.dumps([60, {"answers": {"/": {"counts": "many"}}}, {}]),
+    json.dumps([60, {"errors": 7}, {}]),
+    json.dumps([60, {"errors": {"n": {"m": 1}}}, {}]),
+    json.dumps([60, {"evicted": {"disk": {"size": 1}}}, {}]),
+    json.dumps([60, {}, {"memory": 5}]),
+    json.dumps([0, {}, {}]),
+    json.dumps(["60", {}, {}]),
+    json.dumps([60, {"errors": {"n": float("nan")}}, {}]),
+    json.dumps([60, [], {}]),
+]
+
+
+def test_a_row_that_nobody_can_read_costs_its_minute_and_no_other(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "history.sqlite"
+    tally = {"memory": {"counts": [1, *EMPTY[1:]], "seconds": 1.0}}
+    good = json.dumps([60, {"generations": tally, "errors": {"n": 1}, "later": 5}, {"waiting": 2, "memory": {"x": 1}}])
+    History(path, clock).close()
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for number, text in enumerate([*ODD, good, good]):
+            given = "CAST(? AS TEXT)" if isinstance(text, bytes) else "?"
+            database.execute(f"INSERT INTO minutes VALUES (?, {given})", (clock.now - 6000 + 60 * number, text))
+        database.execute("INSERT INTO minutes VALUES ('noon', ?), (1e300, ?)", (good, good))
+    history = History(path, clock)
+    filled(history, clock, 120)
+    told, drawn = summary(history.day()), series(history.day())
+    assert told["outcomes"]["memory"]["count"] == 2
+    assert told["errors"]["n"] == 2 + 120 / FINE - 1
+    assert drawn["waiting"][:2] == [2, 2]
+    history.close()
+
+
 def test_a_disk_that_does_not_take_it_costs_the_day_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     clock = Clock()
@@ -165,6 +205,10 @@ def test_figures_follow_what_happens(tmp_path: Path) -> None:
         costs = [artifact["cost_seconds"] / artifact["bytes"] for artifact in dear]
         assert len(dear) == 3
         assert costs == sorted(costs, reverse=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "history.sqlite")) as database:
+        rows = [(at, *json.loads(text)) for at, text in database.execute("SELECT at, sample FROM minutes")]
+    assert rows
+    assert [sample_of(*row) for row in rows] == [Sample(*row) for row in rows], "what is counted is of the form"
     with serving(tmp_path) as http:
         assert seen(http)["day"]["outcomes"]["memory"]["count"] == 3
         assert seen(http)["live"]["outcomes"] == {}

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meshkiln import salvage
+from meshkiln.telemetry.form import sample_of
 from meshkiln.telemetry.sample import Counts, Levels, Sample, between, together
 
 FINE = 3.0
@@ -51,11 +52,13 @@ class History:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             database = salvage.opened(path, _connected)
-            oldest = self.clock() - DAY
-            for at, text in database.execute("SELECT at, sample FROM minutes WHERE at > ? ORDER BY at", (oldest,)):
-                with contextlib.suppress(ValueError, TypeError):  # a row that nobody can read costs its minute
-                    seconds, grown, levels = json.loads(text)
-                    self._rows.append(Sample(at, seconds, grown, levels))
+            database.text_factory = bytes  # else one damaged byte would fail the reading of all rows
+            now = self.clock()
+            query = "SELECT at, sample FROM minutes WHERE at > ? AND at < ? ORDER BY at"
+            for at, text in database.execute(query, (now - DAY, now + DAY)):
+                # A row that nobody can read, or add to others, costs its minute.
+                with contextlib.suppress(ValueError, TypeError, RecursionError):
+                    self._rows.append(sample_of(at, *json.loads(text)))
         except (sqlite3.Error, OSError) as error:
             log.warning("the history of this server's counts cannot be kept in %s: %s", path, error)
             return None

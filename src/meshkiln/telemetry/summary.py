@@ -68,7 +68,8 @@ def series(samples: Sequence[Sample], points: int = POINTS) -> dict[str, Any]:
     joined = [together(samples[start : start + width]) for start in range(0, len(samples), width)]
     timed = [s.grown.get("generations", {}) for s in joined]
     outcomes = sorted({name for row in timed for name in row})
-    workers = sorted({name for s in joined for name in s.levels.get("memory", {})}, key=int)
+    # By number; a file may hold names that are none.
+    workers = sorted({name for s in joined for name in s.levels.get("memory", {})}, key=lambda name: (len(name), name))
     rates, quantiles = dict[str, Any](), dict[str, Any]()
     for name in outcomes:
         columns = [_timed(row.get(name, {}), s.seconds) for row, s in zip(timed, joined, strict=True)]
