@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -171,6 +172,27 @@ def test_a_request_is_named_by_its_caller_only_with_a_plain_word() -> None:
     assert names.begin("order.66") == "order.66"
     for bad in ("", "a b", "x" * 65, 'a"\n{"level": "forged"'):
         assert names.begin(bad) != bad
+
+
+def test_plain_lines_tell_of_requests_what_json_lines_do(tmp_path: Path, capsys: object) -> None:
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.begin(as_json=False, requests=True)
+        with serving(tmp_path, log_requests=True) as http:
+            document = post(http, b"picture", **{"x-request-id": "order.66"}).json()
+        told = capsys.readouterr().err.splitlines()  # type: ignore[attr-defined]
+    finally:
+        logging.getLogger().handlers, logging.getLogger().level = before
+    (answered,) = (line for line in told if ": answered" in line and "route=/v1/generations " in line)
+    assert {"request=order.66", "method=POST", "status=200"} <= set(answered.split())
+    assert re.search(r" seconds=\d+\.\d+ bytes=\d+$", answered)
+    assert any(f": succeeded generation={document['id']} " in line for line in told)
+
+
+def test_no_value_of_a_plain_line_looks_like_another_or_like_a_line() -> None:
+    record = logging.LogRecord("meshkiln", logging.INFO, "f.py", 1, "said", (), None)
+    record.fields = {"one": "a b=c\nforged", "two": "", "three": 3}
+    assert logs.Plain().format(record).endswith('said one="a b=c\\nforged" two="" three=3')
 
 
 def test_an_error_is_one_line_with_its_stack() -> None:
