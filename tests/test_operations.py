@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,31 @@ def test_figures_follow_what_happens(tmp_path: Path) -> None:
     with serving(tmp_path) as http:
         assert seen(http)["day"]["outcomes"]["memory"]["count"] == 3
         assert seen(http)["live"]["outcomes"] == {}
+
+
+def test_what_ends_while_the_server_stops_belongs_to_the_day(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    kinds = {"toy": gate.engine()}
+
+    def open_once_it_stops(url: httpx.URL) -> None:
+        def refused() -> bool:
+            try:
+                return httpx.get(url).status_code == 503
+            except httpx.HTTPError:
+                return True
+
+        until(refused)
+        gate.open()
+
+    with serving(tmp_path, kinds, shutdown_seconds=30.0) as http:
+        paths = [post(http, name, "").headers["location"] for name in (b"one", b"two")]
+        until(lambda: gate.waiting() == 1)
+        opener = threading.Thread(target=open_once_it_stops, args=(http.base_url.join("/readyz"),))
+        opener.start()
+    opener.join()
+    with serving(tmp_path, kinds) as http:
+        assert [http.get(path).json()["state"] for path in paths] == ["succeeded"] * 2
+        assert seen(http)["day"]["outcomes"]["computed"]["count"] == 2
 
 
 def test_without_telemetry_nothing_is_counted(tmp_path: Path) -> None:

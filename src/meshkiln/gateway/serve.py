@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 JUDGED = 50
 """Tenths of a second between looks at what connections are up to."""
+LAST_LOOK = 2.0
+"""Seconds that looking at the counts may take at the end."""
 
 T = TypeVar("T")
 
@@ -142,14 +144,18 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        watching = asyncio.create_task(watch(gateway, history)) if settings.telemetry else None
+        over = asyncio.Event()
+        watching = asyncio.create_task(watch(gateway, history, over)) if settings.telemetry else None
         try:
             yield
         finally:
-            if watching is not None:
-                watching.cancel()
             until = time.monotonic() + settings.shutdown_seconds
             await service.stop(settings.shutdown_seconds)
+            if watching is not None:
+                # What ended meanwhile belongs to the day too. A disk that does not answer costs it that.
+                over.set()
+                await asyncio.wait((watching,), timeout=LAST_LOOK)
+                watching.cancel()
             # What is still being computed belongs to jobs that go on at the next start.
             if upstreams is not None:
                 await asyncio.to_thread(upstreams.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def watch(gateway: Gateway, history: History) -> None:
-    """Add to `history` until cancelled."""
-    while True:
+async def watch(gateway: Gateway, history: History, over: asyncio.Event) -> None:
+    """Add to `history` until it is `over`, and what happened since the last look then."""
+    ended = False
+    while not ended:
+        ended = over.is_set()
         try:
             counted, standing = counts(gateway), levels(gateway)
             pool, store = await asyncio.to_thread(_parts, gateway)
@@ -28,7 +31,9 @@ async def watch(gateway: Gateway, history: History) -> None:
             )
         except Exception:
             log.exception("the counts could not be looked at")
-        await asyncio.sleep(FINE)
+        if not ended:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), FINE)
 
 
 def counts(gateway: Gateway) -> dict[str, Any]:
