@@ -117,3 +117,26 @@ def test_a_picture_the_upstream_was_at_is_made_after_a_restart(tmp_path: Path) -
         answer_now.set()
         with serving(tmp_path, {}, **settings) as front:
             until(lambda: front.get(accepted["links"]["self"]).json()["state"] == "succeeded")
+
+
+def test_draining_a_worker_changes_nothing_for_who_waits_for_upstreams(tmp_path: Path) -> None:
+    answer_now = threading.Event()
+
+    def slow(path: str, document: dict[str, Any]) -> Answer:
+        answer_now.wait(30)
+        return 200, MESH
+
+    with peer(slow) as one, peer(slow) as other:
+        # As many places as workers: by their number alone they are not told apart.
+        settings = {"engine": "upstream", "upstreams": (one.url, other.url), "upstream_model": "m", "workers": 2}
+        with serving(tmp_path, {}, **settings) as front:
+            post(front, b"waited for", "")
+
+            def at_one_time() -> float:
+                queue = front.get("/v1/operations").json()["queue"]
+                return round(queue["work_seconds"] / queue["wait_seconds"], 3)
+
+            assert at_one_time() == 2
+            assert front.post("/v1/operations/workers/0", json={"drained": True}).status_code == 200
+            assert at_one_time() == 2
+            answer_now.set()

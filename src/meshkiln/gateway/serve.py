@@ -110,12 +110,12 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     leases = store.leases if isinstance(store, Tiers | Disk) else None
     flights = Flights(leases=leases) if settings.single_flight else Alone()
     runners: dict[str, Runner] = {}
-    lanes = workers
+    lanes, remotely = workers, upstreams is not None and settings.engine == upstream.NAME
     if upstreams is not None:
         from meshkiln.workers.remote import remote
 
         runners[upstream.NAME] = remote(upstreams, pool)
-        if settings.engine == upstream.NAME:
+        if remotely:
             lanes = len(upstreams.stats()) * settings.upstream_concurrency
     kilns = {
         name: Kiln(kind, store, flights=flights, runner=runners.get(name, pool.run)) for name, kind in kinds.items()
@@ -129,6 +129,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
         settings.queue_seconds,
         settings.queue_generations,
         joining=settings.single_flight,
+        remote=remotely,
     )
     metrics = Metrics(settings.telemetry)
     service.succeeded, service.ended = metrics.succeeded, metrics.ended

@@ -66,6 +66,8 @@ class Service:
     """Generations for a gateway.
 
     kilns : by engine name; they share store, flights and pool
+    workers : how many generations are worked on at one time
+    remote : whether other servers do that work, and not the pool's workers
     queue_seconds, queue_generations : see `Admission`
     joining : False gives each job a run of its own
     succeeded, ended : told of what jobs came to
@@ -81,12 +83,13 @@ class Service:
         queue_seconds: float,
         queue_generations: int = 2000,
         joining: bool = True,
+        remote: bool = False,
     ) -> None:
         self.kilns = kilns
         self.store = store
         self.pool = pool
         self.jobs = jobs
-        self.lanes = self.workers = workers
+        self.workers, self.remote = workers, remote
         self.estimates = Estimates(pool.estimate)
         self.admission = Admission(pool.free_in, workers, queue_seconds, queue_generations)
         self.logs = Logs()
@@ -248,8 +251,7 @@ class Service:
                 return False
         else:
             self.pool.resume(worker)
-        # Where other servers do the work, workers are not what anybody waits for.
-        if self.lanes == len(self.pool.stats().workers):
+        if not self.remote:  # else workers are not what anybody waits for
             self.workers = self.admission.workers = self.pool.working
         return True
 
