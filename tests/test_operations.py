@@ -356,3 +356,7 @@ def test_actions_are_not_for_pages_of_others(tmp_path: Path) -> None:
             )
             assert form.status_code == 415
         assert seen(http)["intake"]["paused"] is False
+        text = http.get("/metrics").text
+        assert 'meshkiln_http_requests_total{route="none",status="403"} 6.0' in text
+        for kind in ("foreign-origin", "foreign-host"):
+            assert f'meshkiln_errors_total{{type="{kind}"}} 3.0' in text

@@ -7,7 +7,7 @@ foreign), nor make a visitor's browser post or delete here (the Origin is then f
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,10 +23,18 @@ class HostGuard:
     host : the listening address; on a wildcard address any IP literal is served, as no page can be at one it spoofs
     allowed : further host names
     origins : origins whose pages may call, such as "https://studio.example.org"
+    refused : told of what was refused
     """
 
-    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        self.app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        allowed: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        refused: Callable[[Problem], None] = lambda problem: None,
+    ) -> None:
+        self.app, self.refused = app, refused
         listening = f"[{host}]" if ":" in host else host
         self.names = {name.lower() for name in (*LOOPBACK, listening, *allowed)}
         self.any_address = host in ("", "0.0.0.0", "::")
@@ -41,13 +49,13 @@ class HostGuard:
         for name, value in scope["headers"]:
             if name == b"host":
                 if host is not None:  # which one counts is not the same to everybody on the way (RFC 9112, 3.2)
-                    await refuse(send, Problem(400, "malformed", "The request has two Host headers"))
+                    await self._refuse(send, Problem(400, "malformed", "The request has two Host headers"))
                     return
                 host = value
             elif name == b"origin":
                 origin = value
         if host is None or not self.serves(host):
-            await refuse(send, Problem(403, "foreign-host", "This host name is not served", _hint(host)))
+            await self._refuse(send, Problem(403, "foreign-host", "This host name is not served", _hint(host)))
             return
         if origin is None:
             await self.app(scope, receive, send)
@@ -59,7 +67,7 @@ class HostGuard:
             await self.app(scope, receive, send)
         else:
             detail = "set cors_origins to let pages of other origins call"
-            await refuse(send, Problem(403, "foreign-origin", "Pages of this origin may not call", detail))
+            await self._refuse(send, Problem(403, "foreign-origin", "Pages of this origin may not call", detail))
 
     def serves(self, host: bytes) -> bool:
         """Whether a Host header names this server."""
@@ -82,6 +90,10 @@ class HostGuard:
         except ValueError:
             return False
         return True
+
+    async def _refuse(self, send: Send, problem: Problem) -> None:
+        self.refused(problem)
+        await refuse(send, problem)
 
     async def _with_cors(self, origin: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         allow = [

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshkiln.gateway.artifacts import answer
 from meshkiln.gateway.hosts import refuse
-from meshkiln.gateway.metrics import ARTIFACT, SAMPLED, Again
+from meshkiln.gateway.metrics import ARTIFACT, GENERATIONS, SAMPLED, Again
 from meshkiln.gateway.problems import Problem
 from meshkiln.gateway.results import KEY
 from meshkiln.keys import Digest, Key, digest
@@ -196,8 +196,7 @@ class HotPath:
             with uploads.holding() as held:
                 body = await uploads.body(receive, headers.get(b"content-length", b"").decode(), self.limit, held)
         except Problem as problem:
-            self.metrics.answered("/v1/generations", str(problem.status), 0.0)
-            self.metrics.problem(problem.kind)
+            self.metrics.refused(problem, GENERATIONS)
             await refuse(send, problem)
             return
         started = time.perf_counter()

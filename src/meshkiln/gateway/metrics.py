@@ -12,6 +12,7 @@ from collections import Counter as Counts
 from collections import defaultdict
 
 from meshkiln.gateway.job import Job
+from meshkiln.gateway.problems import Problem
 from meshkiln.result import Result
 from meshkiln.telemetry.tally import BUCKETS, Tally
 
@@ -100,6 +101,11 @@ class Metrics:
         if self.on:
             self.requests[route, status] += 1
             self.answers[route].observe(seconds)
+
+    def refused(self, problem: Problem, route: str = "none") -> None:
+        """Count a request that was refused before the framework saw it."""
+        self.answered(route, str(problem.status), 0.0)
+        self.problem(problem.kind)
 
     def stored(self, result: Result, seconds: float) -> None:
         """Count a generation that was stored whole, `seconds` after it was asked for."""

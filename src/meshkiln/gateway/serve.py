@@ -175,7 +175,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     operations.add_routes(framework, gateway, history)
     app: ASGIApp = HeadAsGet(Counted(framework, metrics))
     hot = HotPath(app, gateway) if settings.hot_path else None
-    guard = HostGuard(hot or app, settings.host, settings.allowed_hosts, settings.cors_origins)
+    guard = HostGuard(hot or app, settings.host, settings.allowed_hosts, settings.cors_origins, metrics.refused)
     whole: ASGIApp = guard
     if settings.log_requests:
         whole = Logged(whole)
