@@ -189,6 +189,32 @@ def test_plain_lines_tell_of_requests_what_json_lines_do(tmp_path: Path, capsys:
     assert any(f": succeeded generation={document['id']} " in line for line in told)
 
 
+def test_an_answer_and_its_log_line_have_one_name_whoever_answers(tmp_path: Path, capsys: object) -> None:
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    given = {"x-request-id": "order.66"}
+    try:
+        logs.begin(as_json=True, requests=True)
+        with serving(tmp_path, log_requests=True) as http:
+            artifact = post(http, b"picture").json()["links"]["artifact"]
+            post(http, b"picture")  # answered by the framework, and remembered
+            lines(capsys)
+            answers = [post(http, b"picture", **headers) for headers in (given, {})]
+            answers += [http.get(artifact, headers=headers) for headers in (given, {})]
+            answers += [http.get("/healthz", headers={"host": "rebound.example"})]
+        told = [line["request"] for line in lines(capsys) if line["message"] == "answered"]
+    finally:
+        logging.getLogger().handlers, logging.getLogger().level = before
+    assert told == [answer.headers["x-request-id"] for answer in answers]
+    assert [name == "order.66" for name in told] == [True, False, True, False, False]
+
+
+def test_a_stored_answer_carries_the_name_its_caller_gave(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        answers = [post(http, b"picture", **{"x-request-id": f"order.{number}"}) for number in range(4)]
+        assert [answer.headers["x-request-id"] for answer in answers] == [f"order.{number}" for number in range(4)]
+        assert "x-request-id" not in post(http, b"picture").headers, "answered without the framework, as are the last"
+
+
 def test_no_value_of_a_plain_line_looks_like_another_or_like_a_line() -> None:
     record = logging.LogRecord("meshkiln", logging.INFO, "f.py", 1, "said", (), None)
     record.fields = {"one": "a b=c\nforged", "two": "", "three": 3}

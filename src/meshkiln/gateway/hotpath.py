@@ -31,6 +31,7 @@ from meshkiln.keys import Digest, Key, digest
 from meshkiln.result import Result
 from meshkiln.store.base import Artifact
 from meshkiln.store.tiers import Tiers
+from meshkiln.telemetry import names
 
 if TYPE_CHECKING:
     from meshkiln.gateway.gateway import Gateway
@@ -206,7 +207,8 @@ class HotPath:
         if known is None or not (at_hand or await asyncio.to_thread(self._there, known.key)):
             await self.app(scope, _replay(body, receive), send)
             return
-        await send(known.head)
+        given = headers.get(b"x-request-id")
+        await send(known.head if given is None else _named(known.head, given))
         await send(known.body)
         if self.metrics.on:
             (known.memory if at_hand else known.disk).answered(known.saved, time.perf_counter() - started)
@@ -227,6 +229,12 @@ class HotPath:
         )
         if len(self._documents) > DOCUMENTS:
             self._documents.popitem(last=False)
+
+
+def _named(head: Message, given: bytes) -> Message:
+    """The head of an answer to who gave his request a name. Making one up for all others is not worth its cost."""
+    name = names.begin(given.decode("latin-1"))
+    return {**head, "headers": [*head["headers"], (b"x-request-id", name.encode())]}
 
 
 def _heads(name: str, key: Key, artifact: Artifact) -> Heads:

@@ -44,8 +44,7 @@ class Counted:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), "aborted"
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        name = names.begin(given.decode("latin-1"))
+        name = names.begin(_given(scope))
 
         async def counting(message: Message) -> None:
             nonlocal status
@@ -90,7 +89,10 @@ class Traced:
 
 
 class Logged:
-    """Writes a line for each request. Its route is told and not its URL, which holds what callers wrote."""
+    """Writes a line for each request, and has its answer carry the name that is in the line.
+
+    Its route is told and not its URL, which holds what callers wrote.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -100,12 +102,15 @@ class Logged:
             await self.app(scope, receive, send)
             return
         started, status, size = time.perf_counter(), 0, 0
-        names.begin()
+        name = names.begin(_given(scope))
 
         async def watching(message: Message) -> None:
             nonlocal status, size
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, headers = message["status"], message.get("headers", ())
+                if not any(header == b"x-request-id" for header, _ in headers):
+                    # The hot path and the guard give no names of their own.
+                    message = {**message, "headers": [*headers, (b"x-request-id", name.encode())]}
             else:
                 size += len(message.get("body", b""))
             await send(message)
@@ -115,6 +120,11 @@ class Logged:
         finally:
             seconds = round(time.perf_counter() - started, 6)
             tell("answered", method=scope["method"], route=_route(scope), status=status, seconds=seconds, bytes=size)
+
+
+def _given(scope: Scope) -> str:
+    """The name that a request came with, or ""."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
 
 
 def _route(scope: Scope) -> str:
