@@ -50,3 +50,26 @@ def test_a_restarted_server_finishes_what_was_accepted(tmp_path: Path) -> None:
         for path in accepted:
             artifact = client.get(client.get(path).json()["links"]["artifact"])
             assert artifact.content.startswith(b"glb:")
+
+
+def test_who_followed_a_former_server_misses_nothing_of_the_new_one(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    kinds = {"toy": gate.engine()}
+    with serving(tmp_path, kinds, shutdown_seconds=0.2) as client:
+        events = post(client, b"followed", "").headers["location"] + "/events"
+        until(lambda: gate.waiting() == 1)
+        with client.stream("GET", events) as stream:
+            lines = stream.iter_lines()
+            seen = [next(line for line in lines if line.startswith("id: "))[4:] for _ in range(4)]
+    with serving(tmp_path, kinds) as client:
+        until(lambda: gate.waiting() == 1)
+        gate.open()
+        until(lambda: client.get(events.removesuffix("/events")).json()["state"] == "succeeded")
+        told = client.get(events, headers={"Last-Event-ID": seen[-1]}).text
+        numbers = [int(line[4:]) for line in told.splitlines() if line.startswith("id: ")]
+        assert told == client.get(events).text, "as who never followed"
+        assert 'data: {"state": "queued"}' in told
+        assert min(numbers) > max(map(int, seen))
+    with serving(tmp_path, kinds) as client:
+        for last in (seen[0], str(numbers[-1])):
+            assert '"succeeded"' in client.get(events, headers={"Last-Event-ID": last}).text, "its end is told anyway"

@@ -124,7 +124,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
             return StreamingResponse(ended.follow(), media_type="text/event-stream", headers=headers)
         job = await gateway.job(id)
         last = request.headers.get("last-event-id", "0")
-        stream = service.follow(job, int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0)
+        stream = service.follow(job, int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0)
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     @app.get("/v1/generations/{id}/artifacts/{format}", tags=["generations"], **openapi.ARTIFACT)

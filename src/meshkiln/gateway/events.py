@@ -21,7 +21,7 @@ LOGS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. number : from 1, rising; kind : "state", "queue", "stage" or "step" """
+    """One thing that happened. number : rising; kind : "state", "queue", "stage" or "step" """
 
     number: int
     kind: str
@@ -64,7 +64,8 @@ class Log:
 
     async def follow(self, after: int = 0) -> AsyncIterator[bytes]:
         """Events numbered above `after` as server-sent text, up to the end."""
-        # A number from before a restart of the server is larger than any here: begin anew then.
+        # A number from before a restart of the server is smaller than any here. Where the clock was set back since, it
+        # is larger: begin anew then.
         sent = after if after <= self.last else 0
         while True:
             changed = self.changed
@@ -89,9 +90,13 @@ def at_its_end(data: dict[str, Any]) -> Log:
 
 
 class Logs:
-    """The events of all generations that live, and of the latest that ended. On the event loop only."""
+    """The events of all generations that live, and of the latest that ended. On the event loop only.
 
-    def __init__(self) -> None:
+    first : above all numbers that a former server gave: milliseconds since the epoch are, as less happens than that
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
         self._logs: OrderedDict[str, Log] = OrderedDict()
         self._living = 0
         self._stopped = False
@@ -99,7 +104,7 @@ class Logs:
     def open(self, id: str) -> None:
         """Begin to keep the events of a generation; nothing when they are kept already."""
         if id not in self._logs:
-            self._logs[id] = Log(stopped=self._stopped)
+            self._logs[id] = Log(last=self._first, stopped=self._stopped)
             self._living += 1
             self._trim()
 

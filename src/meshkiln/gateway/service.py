@@ -92,7 +92,7 @@ class Service:
         self.workers, self.remote = workers, remote
         self.estimates = Estimates(pool.estimate)
         self.admission = Admission(pool.free_in, workers, queue_seconds, queue_generations)
-        self.logs = Logs()
+        self.logs = Logs(int(time.time() * 1000))
         self.accepting = True
         self.succeeded: Succeeded = lambda job, result, led: None
         self.ended: Ended = lambda job: None
@@ -233,8 +233,8 @@ class Service:
 
     def follow(self, job: Job, after: int) -> AsyncIterator[bytes]:
         """The events of `job` numbered above `after`, as server-sent text, up to its end."""
-        # It ended before this server started, or long ago: its end is all there is to tell.
-        return self.logs.follow(job.id, after) or at_its_end(of_end(job)).follow(after)
+        # It ended before this server started, or long ago: its end is all there is to tell, whatever was told before.
+        return self.logs.follow(job.id, after) or at_its_end(of_end(job)).follow()
 
     # What operators do.
 
