@@ -82,6 +82,21 @@ def test_a_failure_tells_its_kind_and_nothing_of_what_was_sent(tmp_path: Path) -
         assert read.failed
 
 
+def test_a_cancelled_generation_is_told_as_that_and_as_no_error(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    with collecting() as collector:
+        with serving(tmp_path, {"toy": gate.engine()}, traces_endpoint=collector.endpoint) as http:
+            path = post(http, b"let go", "").headers["location"]
+            until(lambda: gate.waiting() == 1)
+            assert http.delete(path).json()["state"] == "cancelled"
+            until(lambda: gate.waiting() == 0)
+        (generation,) = collector.named("generation")
+        assert generation.attributes["meshkiln.outcome"] == "cancelled"
+        (smooth,) = collector.named("stage smooth")
+        assert smooth.attributes["meshkiln.source"] == "cancelled"
+        assert not [span.name for span in collector.spans if span.failed]
+
+
 def test_upstreams_are_asked_in_the_same_trace(tmp_path: Path) -> None:
     asked: list[str | None] = []
 

@@ -306,25 +306,24 @@ class Service:
         names.request.set("")
         if self.traces is not None:
             run.trace = self.traces.generation(list(run.jobs), {"meshkiln.engine": run.request.engine.name})
-        trouble: BaseException | None = None
+        trouble: Exception | None = None
+        outcome = "cancelled"  # nobody waits any more, or the server stops
         try:
             await self._generate(run)
-        except asyncio.CancelledError as cancelled:
-            trouble = cancelled
-            raise
+            outcome = "succeeded"
         except Exception as error:
-            trouble = error
             if not isinstance(error, MeshkilnError):
                 log.exception("a generation failed")
             if isinstance(error, PoolClosed) or (isinstance(error, Cancelled) and not self.accepting):
                 return  # stopping: the jobs stay on disk as they are, and the next start goes on with them
+            outcome, trouble = "failed", error
             if isinstance(error, PoisonedTask):
                 await asyncio.to_thread(house.remember_poisoned, self.jobs, self.pool)
             for job in self.runs.over(run):
                 await self._fail(job, error)
         finally:
             if run.trace is not None:
-                run.trace.end("succeeded" if trouble is None else "failed", trouble)
+                run.trace.end(outcome, trouble)
             self.runs.over(run)
             self._next()
             self._tell_places()

@@ -133,7 +133,8 @@ class Stage:
 
 
 def _end(span: api.Span, error: BaseException | None) -> None:
-    if error is not None:
+    # Cancellation is none, and of all exceptions alone no `Exception`.
+    if isinstance(error, Exception):
         # The kind alone: what an error says may quote what the caller sent.
         span.set_status(Status(StatusCode.ERROR, type(error).__name__))
     span.end()
