@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -133,6 +135,16 @@ def test_upstreams_are_asked_in_the_same_trace(tmp_path: Path) -> None:
     finally:
         theirs.shutdown()
         theirs.server_close()
+
+
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody reads
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with serving(tmp_path, traces_endpoint=endpoint, shutdown_seconds=1.0) as http:
+            assert post(http, b"picture").json()["state"] == "succeeded"
+            ending = time.monotonic()
+        # What else there is to close is given as much again.
+        assert time.monotonic() - ending < 5.0
 
 
 def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:

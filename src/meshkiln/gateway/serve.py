@@ -58,6 +58,8 @@ JUDGED = 50
 """Tenths of a second between looks at what connections are up to."""
 LAST_LOOK = 2.0
 """Seconds that looking at the counts may take at the end."""
+LAST_SPANS = 0.5
+"""Seconds that a collector of traces has for the last spans, though the time for stopping be over."""
 
 T = TypeVar("T")
 
@@ -164,7 +166,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
             await asyncio.to_thread(store.close)
             history.close()
             if traces is not None:
-                await asyncio.to_thread(traces.close)
+                await asyncio.to_thread(traces.close, max(LAST_SPANS, until - time.monotonic()))
             verdicts.close()
             jobs.close()
 

@@ -11,6 +11,8 @@ Contexts come and go as W3C `traceparent` texts, so whoever passes them on needs
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
@@ -28,6 +30,8 @@ _W3C = TraceContextTextMapPropagator()
 _KEPT = 10_000
 """Accepted generations whose callers' contexts are remembered."""
 
+log = logging.getLogger(__name__)
+
 
 class Traces:
     """The traces of one server. `close` sends what has not been sent.
@@ -38,7 +42,9 @@ class Traces:
     def __init__(self, exporter: SpanExporter, share: float = 1.0) -> None:
         ours = version("meshkiln")
         resource = Resource.create({"service.name": "meshkiln", "service.version": ours})
-        self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(share)), resource=resource)
+        # Whoever made it closes it: at the interpreter's exit nobody would bound that.
+        sampler = ParentBased(TraceIdRatioBased(share))
+        self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("meshkiln", ours)
         self._callers: dict[str, Context] = {}
@@ -84,9 +90,14 @@ class Traces:
         attributes = {"meshkiln.generation": id, "meshkiln.outcome": "joined"}
         generation.others.append(self._tracer.start_span("generation", caller, attributes=attributes, links=[link]))
 
-    def close(self) -> None:
-        """Send what has not been sent."""
-        self._provider.shutdown()
+    def close(self, seconds: float = 30.0) -> None:
+        """Send what has not been sent, as far as the collector takes it in so many seconds."""
+        # The provider's own patience goes by the exporter's tries; a thread that nobody waits for at the end does not.
+        closing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        closing.start()
+        closing.join(seconds)
+        if closing.is_alive():
+            log.warning("the collector of traces did not take the last of them in %.1f s: they are lost", seconds)
 
 
 class Generation:
