@@ -141,6 +141,7 @@ ODD = [
     json.dumps(["60", {}, {}]),
     json.dumps([60, {"errors": {"n": float("nan")}}, {}]),
     json.dumps([60, [], {}]),
+    f"[1{'0' * 400}, {{}}, {{}}]",
 ]
 
 

@@ -57,7 +57,7 @@ class History:
             query = "SELECT at, sample FROM minutes WHERE at > ? AND at < ? ORDER BY at"
             for at, text in database.execute(query, (now - DAY, now + DAY)):
                 # A row that nobody can read, or add to others, costs its minute.
-                with contextlib.suppress(ValueError, TypeError, RecursionError):
+                with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
                     self._rows.append(sample_of(at, *json.loads(text)))
         except (sqlite3.Error, OSError) as error:
             log.warning("the history of this server's counts cannot be kept in %s: %s", path, error)
