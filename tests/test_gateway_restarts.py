@@ -61,9 +61,8 @@ def test_who_followed_a_former_server_misses_nothing_of_the_new_one(tmp_path: Pa
         with client.stream("GET", events) as stream:
             lines = stream.iter_lines()
             seen = [next(line for line in lines if line.startswith("id: "))[4:] for _ in range(4)]
+    gate.open()
     with serving(tmp_path, kinds) as client:
-        until(lambda: gate.waiting() == 1)
-        gate.open()
         until(lambda: client.get(events.removesuffix("/events")).json()["state"] == "succeeded")
         told = client.get(events, headers={"Last-Event-ID": seen[-1]}).text
         numbers = [int(line[4:]) for line in told.splitlines() if line.startswith("id: ")]

@@ -195,7 +195,7 @@ def test_a_damaged_database_with_a_damaged_result_goes_on_with_the_rest(tmp_path
         indexes = dict(rows.execute("SELECT name, sql FROM sqlite_schema WHERE sql LIKE '%json_extract%'"))
         for name in indexes:
             rows.execute(f"DROP INDEX {name}")
-        rows.execute("UPDATE jobs SET result = '{\"key\": \"ab' WHERE id = ?", (bad.id,))
+        rows.execute('UPDATE jobs SET result = \'{"key": "ab\' WHERE id = ?', (bad.id,))
         # Of the indexes the file knows, and their pages are no indexes: it is damaged.
         rows.execute("PRAGMA writable_schema=ON")
         for name, text in indexes.items():

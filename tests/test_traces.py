@@ -245,7 +245,7 @@ def test_a_stored_answer_carries_the_name_its_caller_gave(tmp_path: Path) -> Non
 def test_no_value_of_a_plain_line_looks_like_another_or_like_a_line() -> None:
     record = logging.LogRecord("meshkiln", logging.INFO, "f.py", 1, "said", (), None)
     record.fields = {"one": "a b=c\nforged", "two": "", "three": 3}
-    assert logs.Plain().format(record).endswith('said one="a b=c\\nforged" two="" three=3')
+    assert logs.Plain().format(record).endswith(' one="a b=c\\nforged" two="" three=3')
 
 
 def test_an_error_is_one_line_with_its_stack() -> None:

@@ -123,13 +123,14 @@ def test_draining_a_worker_changes_nothing_for_who_waits_for_upstreams(tmp_path:
     answer_now = threading.Event()
 
     def slow(path: str, document: dict[str, Any]) -> Answer:
-        answer_now.wait(30)
+        assert document.get("image") == base64.b64encode(b"first").decode() or answer_now.wait(30)
         return 200, MESH
 
     with peer(slow) as one, peer(slow) as other:
         # As many places as workers: by their number alone they are not told apart.
         settings = {"engine": "upstream", "upstreams": (one.url, other.url), "upstream_model": "m", "workers": 2}
         with serving(tmp_path, {}, **settings) as front:
+            assert post(front, b"first")["state"] == "succeeded"  # what one takes is known from then on
             post(front, b"waited for", "")
 
             def at_one_time() -> float:

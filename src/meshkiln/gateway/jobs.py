@@ -166,8 +166,9 @@ class Jobs:
         A row that cannot be read any more is marked as failed, for good.
         """
         with self._reads() as reader:
+            # Ids are in the order of acceptance to the millisecond only.
             found = reader.execute(
-                f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE state IN (?, ?) ORDER BY id", UNFINISHED
+                f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE state IN (?, ?) ORDER BY rowid", UNFINISHED
             ).fetchall()
         jobs = [job_of(row) for row in found]
         for job in jobs:

@@ -1,4 +1,4 @@
-"""The form of a sample: which counts and levels there are, and how each is nested. What a file gives back is held to it.
+"""The form of a sample: which counts and levels there are, how each is nested. What a file gives back is held to it.
 
 A later version may know other ones, or count in other buckets; a damaged disk gives back anything.
 """
@@ -12,10 +12,8 @@ from typing import Any
 from meshkiln.telemetry.sample import Sample
 from meshkiln.telemetry.tally import BUCKETS
 
-NUMBERS = {
-    **{"saved": 1, "errors": 1, "batches": 1, "busy": 1, "restarts": 1},
-    **{"requests": 2, "hits": 2, "faults": 2, "evicted": 3},
-}
+NUMBERS = {"requests": 2, "hits": 2, "saved": 1, "errors": 1, "batches": 1, "busy": 1, "restarts": 1, "faults": 2}
+NUMBERS["evicted"] = 3
 TALLIES = {"generations": 1, "answers": 1, "stages": 1}
 LEVELS = {"waiting": 0, "active": 0, "queue_seconds": 0, "wait_seconds": 0, "tasks": 0, "memory": 1, "bytes": 1}
 """Name -> how many objects of names are around each number, or around each tally (counts by bucket, and seconds)."""
