@@ -186,6 +186,23 @@ def test_a_row_that_cannot_be_read_costs_its_job_and_no_other(
     again.close()
 
 
+def test_a_result_that_is_no_json_any_more_keeps_no_other_row_from_going(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "jobs.sqlite"
+    jobs = Jobs(tmp_path, clock=clock)
+    bad, old = (succeeded(jobs, jobs.accept(ASK, name)[0], key) for name, key in ((b"bad", "ba"), (b"old", "ab")))
+    jobs.close()
+    path.write_bytes(path.read_bytes().replace(b'{"key": "ba"', b'{"key": xba"'))
+    again = Jobs(tmp_path, clock=clock)
+    found = again.get(bad.id)
+    assert found is not None
+    assert found.error == UNREADABLE
+    assert not list(tmp_path.glob("*.damaged-*")), "nothing is wrong with the database itself"
+    clock.now += again.retention + ROWS_KEPT + 1
+    again.expire()
+    assert again.get(old.id) is None
+    again.close()
+
+
 def test_a_damaged_database_with_a_damaged_result_goes_on_with_the_rest(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     good, bad = (jobs.accept(ASK, picture)[0] for picture in (b"good", b"bad"))

@@ -212,15 +212,23 @@ class Jobs:
                 changes = ("state", "started", "finished", "result", "error")
                 self._write(job, {name: getattr(job, name) for name in changes})
                 del self._late[job.id]
-            self._writer.execute(
-                "DELETE FROM jobs WHERE state NOT IN (?, ?) AND finished < ?",
-                (*UNFINISHED, now - self.retention - ROWS_KEPT),
-            )
+            self._forget(now - self.retention - ROWS_KEPT)
         gone = 0
         for files, column in ((self._pictures, "picture"), (self._results, "json_extract(result, '$.digest')")):
             for name in files:
                 gone += self._expired(files, name, column, now)
         return gone
+
+    def _forget(self, before: float) -> None:
+        """Let go of the rows of jobs that ended before then."""
+        which = "FROM jobs WHERE state NOT IN (?, ?) AND finished < ?"
+        try:
+            self._writer.execute(f"DELETE {which}", (*UNFINISHED, before))
+        except sqlite3.OperationalError:
+            # One whose result is no JSON any more cannot be taken out of the indexes, and stays alone.
+            for row in self._writer.execute(f"SELECT rowid {which}", (*UNFINISHED, before)).fetchall():
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._writer.execute("DELETE FROM jobs WHERE rowid = ?", row)
 
     def _expired(self, files: Contents, name: str, column: str, now: float) -> bool:
         """Remove a file that no job needs any more; one lock for each, so that nobody waits for all of them."""
