@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from disks import LARGE, check_books, files, index_of
+from disks import LARGE, check_books, files, in_a_child, index_of
 from meshkiln.store.disk import Disk
+from meshkiln.store.files import Files
 from meshkiln.store.index import row_id
 from store_contract import artifact, key
 
@@ -177,6 +178,56 @@ def test_what_a_broken_index_can_still_tell_goes_on(tmp_path: Path, caplog: pyte
     found = disk.verify()
     assert (found.checked, found.corrupt, found.missing) == (len(carried), 0, 0)
     assert disk.stats().entries == len(carried)
+    disk.close()
+
+
+def broken_with(names: list[str], folder: Path) -> Path:
+    """A store that has to be begun anew; the generation that broke."""
+    disk = Disk(folder)
+    for name in names:
+        disk.put(key(name), artifact(name, LARGE))
+    disk.close()
+    former = index_of(disk).parent
+    (former / "broken").touch()
+    return former
+
+
+@pytest.mark.parametrize("format_is_lost", [False, True])
+def test_being_killed_while_it_is_carried_on_loses_nothing(tmp_path: Path, format_is_lost: bool) -> None:
+    names = [f"large {n}" for n in range(8)]
+    former = broken_with(names, tmp_path / "store")
+    link, linked = Files.link, list[str]()
+
+    def killed(self: Files, name: str, size: int, other: Files) -> bool:
+        if len(linked) == len(names) // 2:
+            os._exit(0)
+        linked.append(name)
+        return link(self, name, size, other)
+
+    def child() -> None:
+        Files.link = killed  # type: ignore[method-assign]
+        Disk(tmp_path / "store")
+        pytest.fail("it was not killed")
+
+    in_a_child(child)
+    assert len(list(former.parent.glob("generation-*"))) == 2
+    if format_is_lost:
+        (former.parent / "format").unlink()
+    disk = Disk(tmp_path / "store")
+    assert set(disk) == {key(name) for name in names}
+    assert disk.verify().corrupt == disk.stats().faults.get("missing", 0) == 0
+    assert len(list(former.parent.glob("generation-*"))) == 2, "nothing is left of the one that did not come so far"
+    disk.close()
+    again = Disk(tmp_path / "store")
+    assert len(again) == len(names)
+    again.close()
+
+
+def test_what_broke_last_is_carried_on_when_format_is_missing_too(tmp_path: Path) -> None:
+    former = broken_with(["k"], tmp_path / "store")
+    (former.parent / "format").unlink()
+    disk = Disk(tmp_path / "store")
+    assert disk[key("k")] == artifact("k", LARGE)
     disk.close()
 
 

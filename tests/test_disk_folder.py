@@ -109,6 +109,8 @@ def test_an_older_or_illegible_format_is_set_aside(tmp_path: Path, older: str) -
         '{"format": 1, "generation": ".."}',
         '{"format": 1, "generation": "."}',
         '{"format": Infinity, "generation": "generation-00000000"}',
+        f'{{"format": 1, "generation": "generation-{"0" * 300}"}}',
+        "[" * 100_000,
         None,
     ],
 )
@@ -134,6 +136,19 @@ def test_what_a_damaged_or_missing_format_does_not_name_any_more_is_found_all_th
         assert again[key("k")] == artifact("k", LARGE)
         again.close()
         assert (disk.folder / "format").read_text() == named
+
+
+def test_clearing_keeps_the_generation_in_use_when_format_is_missing(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "store")
+    disk.put(key("k"), artifact("k", LARGE))
+    (disk.folder / "format").unlink()
+    disk.clear()
+    assert disk.get(key("k")) is None
+    assert disk.put(key("k"), artifact("k", LARGE))
+    disk.close()
+    again = Disk(tmp_path / "store")
+    assert again[key("k")] == artifact("k", LARGE)
+    again.close()
 
 
 def test_a_folder_removed_under_an_open_store_fails_nobody(disk: Disk) -> None:

@@ -186,7 +186,7 @@ class Disk(Store):
         """Forget everything, what was set aside or put into quarantine included. Raises StoreError."""
         try:
             self._shelf.clear()
-            generations.remove_aside(self.folder)
+            generations.remove_aside(self.folder, self._shelf.generation.name)
         except MEDIUM as error:
             raise StoreError(f"cannot clear the store in {self.folder}: {error}") from error
 

@@ -9,6 +9,9 @@ format, a broken index) is set aside by pointing `format` at a new one, which ta
 tell (`rescue.py`). Of those set aside the latest is kept for a look, until the next one or until the store is cleared.
 Where `format` is missing, cannot be read or names none that is there, the generation that was written to last is in
 use.
+
+A new generation takes the place of a broken one only when it has all that could still be told; what is left of one that
+did not come so far is removed.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -34,6 +38,9 @@ log = logging.getLogger(__name__)
 
 _BROKEN = "broken"
 """Name of the file that says so of its generation."""
+_UNFINISHED = "unfinished"
+"""Likewise, of one to which what a broken one can still tell is being carried."""
+_NAME = re.compile(r"generation-[0-9a-z]{1,64}\Z")
 
 FORMAT = 1
 """Goes up with every change of the layout or the tables that an older version of this package could not use."""
@@ -90,17 +97,34 @@ def _open(generation: Path, max_bytes: int) -> tuple[Path, Index, Files]:
 
 
 def _anew(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Index, Files]:
-    """A new generation, with what one that broke can still tell."""
-    former = folder / (_named(folder) or ".")
-    generation, index, files = _open(begin(folder), max_bytes)
-    if (former / _BROKEN).exists():
-        try:
-            carried = rescue.carry(former, index, files)
-        except MEDIUM as error:
-            faults.add(reason(error), error, "what the broken index could still tell is not all taken over")
-        else:
-            log.warning("disk store %s: artifacts that went on from the broken index: %d", folder, carried)
+    """A new generation, in use once it has what one that broke can still tell. To be called while `opening`."""
+    former = _former(folder)
+    for left in folder.glob(f"generation-*/{_UNFINISHED}"):
+        shutil.rmtree(left.parent, ignore_errors=True)
+    generation = folder / f"generation-{os.urandom(4).hex()}"
+    generation.mkdir(mode=0o700)
+    (generation / _UNFINISHED).touch()
+    _, index, files = _open(generation, max_bytes)
+    try:
+        if former is not None and (former / _BROKEN).exists():
+            _carry(former, folder, index, files, faults)
+        (generation / _UNFINISHED).unlink()
+        _use(folder, generation)
+    except BaseException:
+        index.close()
+        raise
+    if former is not None:  # else nobody knows which of them was in use
+        remove_aside(folder, former.name)
     return generation, index, files
+
+
+def _carry(former: Path, folder: Path, index: Index, files: Files, faults: Faults) -> None:
+    try:
+        carried = rescue.carry(former, index, files)
+    except MEDIUM as error:
+        faults.add(reason(error), error, "what the broken index could still tell is not all taken over")
+    else:
+        log.warning("disk store %s: artifacts that went on from the broken index: %d", folder, carried)
 
 
 @contextlib.contextmanager
@@ -119,31 +143,25 @@ def current(folder: Path) -> Path | None:
 
     Raises StoreError when a newer version of Meshkiln wrote it, and OSError.
     """
-    try:
-        written = json.loads((folder / "format").read_bytes())
-        version, name = int(written["format"]), str(written["generation"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
+    written = _written(folder)
+    if written is None:
         return _latest(folder)
+    version, name = written
     if version > FORMAT:
         raise StoreError(
             f"the store in {folder} has format {version}, and this version of Meshkiln knows formats up to {FORMAT}; "
             "update Meshkiln, or set MESHKILN_CACHE_DIR to another folder"
         )
     generation = folder / name
-    if generation.parent != folder or not name.startswith("generation-") or not generation.is_dir():
+    if not _NAME.match(name) or not generation.is_dir():
         return _latest(folder)
     return None if version < FORMAT or (generation / _BROKEN).exists() else generation
 
 
-def begin(folder: Path) -> Path:
-    """A new generation, in use from now on. To be called while `opening`. Raises OSError."""
-    previous = _named(folder)
-    generation = folder / f"generation-{os.urandom(4).hex()}"
-    generation.mkdir(mode=0o700)
-    _use(folder, generation)
-    if previous:  # else nobody knows which of them was in use
-        remove_aside(folder, keep={generation.name, previous})
-    return generation
+def _former(folder: Path) -> Path | None:
+    """The generation that `format` names; where it names none that is there, the latest of those that broke."""
+    name = _named(folder)
+    return folder / name if name and (folder / name).is_dir() else _latest(folder, broken=True)
 
 
 def _use(folder: Path, generation: Path) -> None:
@@ -156,12 +174,12 @@ def _use(folder: Path, generation: Path) -> None:
     os.replace(draft, folder / "format")
 
 
-def _latest(folder: Path) -> Path | None:
-    """The generation that was written to last, of those that did not break."""
+def _latest(folder: Path, broken: bool = False) -> Path | None:
+    """The generation that was written to last, of those that did not break, or that did."""
     found: dict[Path, int] = {}
     for index in folder.glob("generation-*/index.sqlite*"):
         with contextlib.suppress(FileNotFoundError):
-            if not (index.parent / _BROKEN).exists():
+            if (index.parent / _BROKEN).exists() is broken and not (index.parent / _UNFINISHED).exists():
                 found[index.parent] = max(found.get(index.parent, 0), index.stat().st_mtime_ns)
     return max(found, key=found.__getitem__, default=None)
 
@@ -172,16 +190,26 @@ def mark_broken(generation: Path) -> None:
         (generation / _BROKEN).touch()
 
 
-def remove_aside(folder: Path, keep: set[str] | None = None) -> None:
-    """Remove generations that are not in use, but for those to `keep`."""
-    kept = {_named(folder)} if keep is None else keep
+def remove_aside(folder: Path, keep: str) -> None:
+    """Remove generations, but for the one that `format` names and the one to `keep`."""
+    kept = {_named(folder), keep}
     for old in folder.glob("generation-*"):
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _named(folder: Path) -> str:
+def _written(folder: Path) -> tuple[int, str] | None:
+    """What `format` says, None when it cannot be read. Raises OSError."""
     try:
-        return str(json.loads((folder / "format").read_bytes())["generation"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        written = json.loads((folder / "format").read_bytes())
+        return int(written["format"]), str(written["generation"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _named(folder: Path) -> str:
+    """The generation that `format` names, there or not; empty when it names none."""
+    written = None
+    with contextlib.suppress(OSError):
+        written = _written(folder)
+    return written[1] if written is not None and _NAME.match(written[1]) else ""

@@ -27,6 +27,7 @@ class Shelf:
     Reading and dropping raise nothing: what goes wrong is counted in `faults`. Writing raises `faults.MEDIUM`.
 
     evictions : what this process evicted, and why
+    generation : its folder
     """
 
     def __init__(self, folder: Path, max_bytes: int, faults: Faults, clock: Callable[[], float]) -> None:
@@ -40,7 +41,7 @@ class Shelf:
         # Large artifacts that this process has found to be right. A file's name is used once and the file goes with
         # its row, so whoever finds the file needs not ask the index again.
         self._verified: dict[Key, Row] = {}
-        self._generation, self.index, self.files = open_folder(folder, max_bytes, faults)
+        self.generation, self.index, self.files = open_folder(folder, max_bytes, faults)
 
     # Reading.
 
@@ -82,7 +83,7 @@ class Shelf:
         why = reason(error)
         self.faults.add(why, error)
         if why == "corrupt index":
-            generations.mark_broken(self._generation)
+            generations.mark_broken(self.generation)
 
     def sweep(self) -> int:
         """Remove files that no row names, and settle what dead writers left; returns how many were removed."""
