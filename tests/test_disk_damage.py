@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,34 @@ def test_what_broke_last_is_carried_on_when_format_is_missing_too(tmp_path: Path
     disk = Disk(tmp_path / "store")
     assert disk[key("k")] == artifact("k", LARGE)
     disk.close()
+
+
+@pytest.mark.parametrize("provenance", ["{bad", "[" * 100_000, "7", ""])
+def test_a_row_whose_provenance_is_damaged_is_found_and_listed_without_it(tmp_path: Path, provenance: str) -> None:
+    disk = Disk(tmp_path / "store")
+    for name in ("damaged", "whole"):
+        disk.put(key(name), artifact(name))
+    with contextlib.closing(sqlite3.connect(index_of(disk), isolation_level=None)) as connection:
+        connection.execute("UPDATE artifacts SET provenance = ? WHERE id = ?", (provenance, row_id(key("damaged"))))
+    former = index_of(disk).parent
+    for carried in (False, True):
+        if carried:
+            disk.close()
+            (former / "broken").touch()
+            disk = Disk(tmp_path / "store")
+        assert disk[key("damaged")] == replace(artifact("damaged"), provenance={})
+        told = {entry.key: entry.provenance for entry in disk.entries()}
+        assert told == {key("damaged"): {}, key("whole"): artifact("whole").provenance}
+        kind = artifact("whole").media_type
+        assert len(disk.newest([kind], 9, float("inf"), lambda entry: True)) == len(disk.dearest(9, besides="")) == 2
+    with contextlib.closing(sqlite3.connect(former.parent / _named(disk) / "index.sqlite")) as connection:
+        rows = connection.execute("SELECT provenance FROM artifacts WHERE id = ?", (row_id(key("damaged")),)).fetchall()
+    assert rows == [("{}",)]
+    disk.close()
+
+
+def _named(disk: Disk) -> str:
+    return str(json.loads((disk.folder / "format").read_bytes())["generation"])
 
 
 def test_a_row_of_a_broken_index_that_lies_does_not_go_on(tmp_path: Path) -> None:

@@ -67,7 +67,10 @@ def _sensible(row: tuple[Any, ...]) -> rows.New | None:
         return None
     if data is not None and (len(data) != size or digest(data) != its_digest):
         return None
+    told = rows.provenance_of(provenance)
+    if not told:  # nothing, or damaged; the rest is right all the same
+        provenance = "{}"
     inline = data is not None
     taken = rows.charge(size, provenance, inline)
-    artifact = Artifact(data or b"", its_digest, cost, media_type, rows.provenance_of(provenance))
+    artifact = Artifact(data or b"", its_digest, cost, media_type, told)
     return rows.New(artifact, size, key, provenance, taken, cost, inline, expires)

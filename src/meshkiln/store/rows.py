@@ -36,7 +36,7 @@ class Row(NamedTuple):
     data: bytes | None
 
     def artifact(self, data: bytes) -> Artifact:
-        return Artifact(data, self.digest, self.cost, self.media_type, json.loads(self.provenance))
+        return Artifact(data, self.digest, self.cost, self.media_type, provenance_of(self.provenance))
 
 
 COLUMNS = "id, key, digest, size, cost, expires, file, media_type, provenance, data"
@@ -186,7 +186,7 @@ def provenance_of(text: str) -> Mapping[str, Json]:
     """What a row tells of its artifact; nothing when it is damaged."""
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -288,7 +288,7 @@ def dearest(connection: sqlite3.Connection, limit: int, besides: str, now: float
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     _, key, size, cost, media_type, provenance, *rest = row
-    return Entry(key, size, cost, media_type, json.loads(provenance), *rest)
+    return Entry(key, size, cost, media_type, provenance_of(provenance), *rest)
 
 
 def keys(connection: sqlite3.Connection, after: int, limit: int, now: float) -> list[tuple[int, Key]]:
