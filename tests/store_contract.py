@@ -127,6 +127,16 @@ class StoreContract:
         with pytest.raises(KeyError):
             del store[key("k")]
 
+    def test_deleting_many_says_which_were_held(self, store: Store) -> None:
+        for n in range(6):
+            store.put(key(n), artifact(n, 100 if n % 2 else 50_000))
+        asked = [key(n) for n in (1, 2, 4, 7, 8)]
+        assert store.delete_many(asked) == {key(1), key(2), key(4)}
+        assert set(store) == {key(0), key(3), key(5)}
+        assert len(store) == 3
+        assert store.delete_many(asked) == set()
+        assert store.delete_many([]) == set()
+
     def test_clear_forgets_everything(self, store: Store) -> None:
         for n in range(20):
             store.put(key(n), artifact(n))

@@ -6,6 +6,9 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate import Gate
+from meshkiln.gateway.purge import Doomed, purge
+from meshkiln.store.disk import Disk
+from meshkiln.store.memory import Memory
+from meshkiln.store.tiers import Tiers
 from meshkiln.telemetry.form import sample_of
 from meshkiln.telemetry.history import COARSE, DAY, FINE, LIVE, History
 from meshkiln.telemetry.sample import Sample, between, together
 from meshkiln.telemetry.summary import POINTS, series, summary
 from meshkiln.telemetry.tally import BUCKETS, Tally, quantile
 from serving import serving, until
+from store_contract import artifact, key
 
 PNG = {"content-type": "image/png"}
 
@@ -320,7 +328,7 @@ def test_a_drained_worker_finishes_its_batch_ends_and_comes_back(tmp_path: Path)
         assert http.post("/v1/operations/workers/7", json={"drained": True}).status_code == 404
 
 
-@pytest.mark.parametrize("switches", [{}, {"memory": False}, {"disk": False}])
+@pytest.mark.parametrize("switches", [{}, {"memory": False}, {"disk": False}, {"disk_bytes": 0}])
 def test_a_purge_lets_go_of_what_is_named_and_of_nothing_else(tmp_path: Path, switches: dict[str, bool]) -> None:
     with serving(tmp_path, **switches) as http:
         keys = [post(http, name).json()["key"] for name in (b"one", b"two")]
@@ -340,6 +348,31 @@ def test_a_purge_lets_go_of_what_is_named_and_of_nothing_else(tmp_path: Path, sw
         assert http.get("/v1/cache").json()["entries"] == 0
         assert http.post("/v1/operations/purge", json={}).status_code == 422
         assert http.post("/v1/operations/purge", json={"key": "xyz"}).status_code == 422
+
+
+def test_a_purge_lets_go_of_what_memory_holds_when_the_disk_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    tiers = Tiers(Memory(), Disk(tmp_path / "file" / "store"))
+    for n in range(5):
+        tiers.put(key(n), artifact(n))
+    assert purge(tiers, Doomed(key=key(3).hex())) == (1, 100)
+    assert purge(tiers, Doomed(before=time.time())) == (4, 400)
+    assert list(tiers) == []
+    tiers.close()
+
+
+def test_a_purge_takes_no_memory_for_what_does_not_fit(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "store")
+    told = {"engine": "toy", "parameters": {"note": "x" * 1000}}
+    disk.put_many((key(n), replace(artifact(n), provenance=told)) for n in range(5000))
+    tracemalloc.start()
+    assert purge(disk, Doomed(engine="other")) == (0, 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6, "of five or more that all entries would take"
+    assert purge(disk, Doomed(engine="toy")) == (5000, 500_000)
+    assert list(disk) == []
+    disk.close()
 
 
 def test_actions_are_not_for_pages_of_others(tmp_path: Path) -> None:

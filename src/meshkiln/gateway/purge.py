@@ -1,12 +1,13 @@
 """Purging: which stored artifacts fit what an operator names, and letting them go; and which are dearest per byte.
 
-Where there is a disk, it holds what is to be found: memory has the same and nothing else for long.
+Where there is a disk, it holds what is to be found. Memory has the same, and nothing else for long unless the disk does
+not keep things.
 """
 
 from __future__ import annotations
 
-import contextlib
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from meshkiln.store.base import Store
 from meshkiln.store.disk import Disk
 from meshkiln.store.rows import Entry
 from meshkiln.store.tiers import Tiers
+
+_AT_ONCE = 200
+"""Artifacts let go of in a transaction, for which whoever reads or writes the store waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,10 @@ def doomed(store: Store, wanted: Doomed) -> tuple[list[Key], int]:
 def purge(store: Store, wanted: Doomed) -> tuple[int, int]:
     """Let go of what fits `wanted`, wherever it is held; how many went, and their bytes. Blocks."""
     count = freed = 0
-    for entry in list(entries(store)):
-        if entry in wanted:
-            with contextlib.suppress(KeyError):  # evicted meanwhile
-                del store[entry.key]
-                count, freed = count + 1, freed + entry.size
+    fitting = ((entry.key, entry.size) for entry in entries(store) if entry in wanted)
+    while some := dict(itertools.islice(fitting, _AT_ONCE)):
+        gone = store.delete_many(some)  # others were evicted meanwhile
+        count, freed = count + len(gone), freed + sum(some[key] for key in gone)
     return count, freed
 
 
@@ -90,10 +93,18 @@ def disk_of(store: Store) -> Disk | None:
 def entries(store: Store) -> Iterator[Entry]:
     """What is held, without its bytes; a memory store alone does not know when things were put, and says when made."""
     disk = disk_of(store)
+    if isinstance(store, Tiers):
+        store = store.memory
+    if disk is not store:
+        yield from _in_memory(store, disk)
     if disk is not None:
         yield from disk.entries()
-        return
+
+
+def _in_memory(store: Store, disk: Disk | None) -> Iterator[Entry]:
     for key in store:
+        if disk is not None and key in disk:
+            continue
         artifact = store.get(key)
         if artifact is not None:
             made = artifact.provenance.get("made")

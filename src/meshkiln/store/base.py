@@ -6,9 +6,10 @@ is present keeps what is there (unless asked to replace it, as a forced recomput
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -133,6 +134,15 @@ class Store(MutableMapping[Key, Artifact]):
         """The artifact under `key` and the name of the tier that held it."""
         artifact = self.get(key)
         return None if artifact is None else (artifact, self.name)
+
+    def delete_many(self, keys: Collection[Key]) -> set[Key]:
+        """Forget those of `keys` that are held; which these were. Raises what `del` raises, but for KeyError."""
+        gone = set[Key]()
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                del self[key]
+                gone.add(key)
+        return gone
 
     @abstractmethod
     def stats(self) -> Statistics:

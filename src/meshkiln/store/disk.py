@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -160,13 +160,16 @@ class Disk(Store):
         return kept + self._put_bulk(bulk)
 
     def __delitem__(self, key: Key) -> None:
+        if not self.delete_many([key]):
+            raise KeyError(key)
+
+    def delete_many(self, keys: Collection[Key]) -> set[Key]:
+        """As `Store.delete_many`, in one transaction. Raises StoreError."""
         try:
-            found = self._shelf.delete(key)
+            return self._shelf.delete(keys)
         except MEDIUM as error:
             told = f"cannot forget an artifact of the store: {reason(error)}"
             raise StoreError(f"cannot forget an artifact of the store in {self.folder}: {error}", told) from error
-        if not found:
-            raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
         try:

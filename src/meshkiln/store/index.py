@@ -78,7 +78,7 @@ class Index:
     ) -> None:
         self._path = path
         self._log = path.with_name(path.name + "-wal")
-        self._unusable = unusable
+        self.unusable = unusable
         self._wal_pages = max(64, wal_bytes // PAGE)
         self._read_only = read_only
         self._gate = threading.Condition()  # guards the pool
@@ -182,8 +182,8 @@ class Index:
         # process, where now it costs a miss.
         if self.closed:
             raise sqlite3.ProgrammingError("the store is closed")
-        if self._unusable is not None:
-            raise self._unusable
+        if self.unusable is not None:
+            raise self.unusable
         if self._read_only:
             return self._connect_read_only()
         connection = sqlite3.connect(

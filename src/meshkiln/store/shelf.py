@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from meshkiln.keys import Key, digest
@@ -123,14 +123,19 @@ class Shelf:
         self._remove([gone])
         return kept, added
 
-    def delete(self, key: Key) -> bool:
-        """Forget `key`; whether there was anything to forget."""
+    def delete(self, keys: Collection[Key]) -> set[Key]:
+        """Forget those of `keys` that are there; which these were."""
+        if self.index.unusable is not None:
+            return set()
+        # Nothing is written for what is not there: a medium that takes no writes need not let go of that.
+        with self.index.reading() as connection:
+            if not any(rows.find(connection, key) for key in keys):
+                return set()
         with self.index.writing() as connection:
-            row = rows.find(connection, key)
-            if row is not None:
-                rows.remove(connection, [(row.id, row.size)])
-                self._remove([row.file])
-        return row is not None and not self.is_past(row)
+            there = [row for key in keys if (row := rows.find(connection, key)) is not None]
+            rows.remove(connection, [(row.id, row.size) for row in there])
+            self._remove(row.file for row in there)
+        return {row.key for row in there if not self.is_past(row)}
 
     def clear(self) -> None:
         """Forget everything."""

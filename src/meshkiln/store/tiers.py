@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace as changed
 from typing import Any, NamedTuple
 
@@ -156,18 +156,17 @@ class Tiers(Store):
         return remembered or kept
 
     def __delitem__(self, key: Key) -> None:
-        found = 0
+        if not self.delete_many([key]):
+            raise KeyError(key)
+
+    def delete_many(self, keys: Collection[Key]) -> set[Key]:
+        """As `Store.delete_many`, in both tiers."""
         with self._changed:
             self._forgotten += 1
-            found += self._dequeue(key) is not None
-            while self._writing == key:
+            gone = {key for key in keys if self._dequeue(key) is not None}
+            while self._writing in keys:
                 self._changed.wait()
-            for tier in (self.memory, self.disk):
-                with contextlib.suppress(KeyError):
-                    del tier[key]
-                    found += 1
-        if not found:
-            raise KeyError(key)
+            return gone.union(self.memory.delete_many(keys), self.disk.delete_many(keys))
 
     def __contains__(self, key: object) -> bool:
         return key in self.memory or key in self._waiting or key in self.disk
