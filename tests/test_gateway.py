@@ -19,6 +19,8 @@ import toy
 from meshkiln.engines.base import engines
 from meshkiln.gateway import house
 from meshkiln.gateway.artifacts import SUFFIXES
+from meshkiln.kiln import Kiln
+from meshkiln.store.disk import Disk
 from serving import PNG, computed, post, serving, until
 
 
@@ -271,6 +273,32 @@ def test_a_result_of_which_no_copy_is_left_is_made_again_and_after_its_time_it_i
         assert (gone.status_code, gone.json()["type"]) == (410, "urn:meshkiln:problem:gone")
         # It is known that it was, and what it came to.
         assert client.get(document["links"]["self"]).json()["state"] == "succeeded"
+
+
+def test_a_mesh_in_the_store_is_given_in_its_own_format_whatever_became_of_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiln = Kiln(toy.ENGINE, Disk(tmp_path / "cache"))  # as the command line makes it
+    alone = kiln.generate(b"alone", "stl")
+    kiln.close()
+    with serving(tmp_path) as client:
+        document = client.get(f"/v1/generations/k{alone.key.hex()}").json()
+        assert list(document["links"]["formats"]) == ["stl"], "of a mesh whose picture nobody keeps"
+        assert client.get(document["links"]["formats"]["stl"]).content == alone.data
+        for other in ("glb", "doc"):
+            assert client.get(f"/v1/generations/{document['id']}/artifacts/{other}").status_code == 410
+        made = post(client, b"with a job").json()
+        data = client.get(made["links"]["artifact"]).content
+        for id in (made["id"], f"k{made['key']}"):
+            assert list(client.get(f"/v1/generations/{id}").json()["links"]["formats"]) == ["glb", "stl"]
+    monkeypatch.setattr(house, "EVERY", 0.1)
+    kept = tmp_path / "data" / "jobs"
+    with serving(tmp_path, retention_seconds=0.0) as client:
+        until(lambda: not [*(kept / "results").iterdir(), *(kept / "pictures").iterdir()])
+        for id in (made["id"], f"k{made['key']}"):
+            formats = client.get(f"/v1/generations/{id}").json()["links"]["formats"]
+            assert {name: client.get(path).content for name, path in formats.items()} == {"glb": data}
+            assert client.get(f"/v1/generations/{id}/artifacts/stl").status_code == 410
 
 
 def test_listing_pages_through_jobs_newest_first(http: httpx.Client) -> None:

@@ -16,7 +16,7 @@ from meshkiln.engines.base import read_texts
 from meshkiln.errors import BadParameter, PoolClosed
 from meshkiln.gateway.bodies import Posted, posted
 from meshkiln.gateway.exposition import Exposition
-from meshkiln.gateway.job import Ask, Job
+from meshkiln.gateway.job import SUCCEEDED, Ask, Job
 from meshkiln.gateway.metrics import Metrics
 from meshkiln.gateway.problems import not_found
 from meshkiln.gateway.represent import STORED, of_job, of_stored
@@ -107,7 +107,11 @@ class Gateway:
     def document(self, job: Job) -> dict[str, Any]:
         """The job's document as of now."""
         kiln = self.service.kilns.get(job.ask.engine)
-        return of_job(job, self.service.place(job), kiln.engine if kiln else None)
+        return of_job(job, self.service.place(job), kiln.engine if kiln else None, self._converts(job))
+
+    def _converts(self, job: Job) -> bool:
+        """Whether other formats of what `job` came to can be made, for which its picture is needed."""
+        return job.state == SUCCEEDED and self.service.jobs.keeps_picture(job)
 
     async def job(self, id: str) -> Job:
         """The job of that id. Raises Problem 404."""
@@ -122,10 +126,10 @@ class Gateway:
 
     async def stored_document(self, id: str) -> dict[str, Any]:
         """The document of a stored answer. Raises Problem 404 when it is not stored any more."""
-        artifact = await self.results.artifact(id.removeprefix(STORED))
+        artifact, job = await self.results.told(id.removeprefix(STORED))
         kiln = self.service.kilns.get(str(artifact.provenance.get("engine")))
         result = result_of_artifact(Key(bytes.fromhex(id.removeprefix(STORED))), artifact)
-        return of_stored(result, kiln.engine if kiln else None)
+        return of_stored(result, kiln.engine if kiln else None, job is not None and self._converts(job))
 
 
 def client_of(request: Request) -> str:

@@ -191,6 +191,10 @@ class Jobs:
             told = f"the picture of job {job.id} is gone: {error.strerror}"
             raise StoreError(told, told) from error
 
+    def keeps_picture(self, job: Job) -> bool:
+        """Whether the picture's bytes are still there."""
+        return job.picture in self._pictures
+
     def pin(self, name: str, data: bytes) -> None:
         """Keep a result's bytes under its digest (hexadecimal) for as long as a job names it."""
         # Not synced, and a full disk does not fail a finished generation: a result can be made again.

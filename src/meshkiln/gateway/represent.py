@@ -14,11 +14,12 @@ STORED = "k"
 """An id that begins so names a stored answer: what follows is its key. No job was made for it."""
 
 
-def of_job(job: Job, place: tuple[int, float] | None, engine: Engine | None) -> dict[str, Any]:
+def of_job(job: Job, place: tuple[int, float] | None, engine: Engine | None, converts: bool) -> dict[str, Any]:
     """A job's document.
 
     place : its position among the distinct generations that wait (0: it is being made), and estimated seconds left
     engine : the one it asks for, unless that is not served any more
+    converts : whether its result can be had in other formats than its own
     """
     document: dict[str, Any] = {
         "id": job.id,
@@ -38,12 +39,16 @@ def of_job(job: Job, place: tuple[int, float] | None, engine: Engine | None) -> 
     if job.state == SUCCEEDED and job.result is not None:
         document |= _told(job.result)
         document["links"]["artifact"] = f"/v1/artifacts/{job.result['key']}"
-        document["links"] |= _links(job.id, job.result["stages"], engine)
+        document["links"] |= _links(job.id, job.result, engine, converts)
     return document
 
 
-def of_stored(result: Result, engine: Engine | None) -> dict[str, Any]:
-    """The document of an answer that was stored whole. engine : the one that made it, unless not served any more"""
+def of_stored(result: Result, engine: Engine | None, converts: bool = True) -> dict[str, Any]:
+    """The document of an answer that was stored whole.
+
+    engine : the one that made it, unless not served any more
+    converts : whether it can be had in other formats than its own
+    """
     key = result.key.hex()
     told = result.as_json()
     parameters = result.provenance.get("parameters")
@@ -65,17 +70,19 @@ def of_stored(result: Result, engine: Engine | None) -> dict[str, Any]:
             "self": f"/v1/generations/{STORED}{key}",
             "events": f"/v1/generations/{STORED}{key}/events",
             "artifact": f"/v1/artifacts/{key}",
-            **_links(f"{STORED}{key}", told["stages"], engine),
+            **_links(f"{STORED}{key}", told, engine, converts),
         },
     }
 
 
-def _links(id: str, stages: Any, engine: Engine | None) -> dict[str, Any]:
-    """Where the other formats are, and pictures of what stages made."""
-    keys = {stage["stage"]: stage["key"] for stage in stages if stage["key"] is not None}
+def _links(id: str, result: Mapping[str, Any], engine: Engine | None, converts: bool) -> dict[str, Any]:
+    """Where the formats are that can be had, and pictures of what stages made."""
+    keys = {stage["stage"]: stage["key"] for stage in result["stages"] if stage["key"] is not None}
+    kinds = engine.formats.items() if engine else ()
+    formats = [name for name, kind in kinds if converts or kind == result["media_type"]]
     shown = [stage.name for stage in engine.stages if stage.preview and stage.name in keys] if engine else []
     return {
-        "formats": {name: f"/v1/generations/{id}/artifacts/{name}" for name in (engine.formats if engine else ())},
+        "formats": {name: f"/v1/generations/{id}/artifacts/{name}" for name in formats},
         "previews": {name: previews.link(keys[name]) for name in shown},
     }
 

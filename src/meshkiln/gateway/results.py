@@ -20,7 +20,7 @@ from meshkiln.gateway.represent import STORED
 from meshkiln.gateway.service import AT_ONCE, Service
 from meshkiln.keys import Key
 from meshkiln.result import Result
-from meshkiln.store.base import Artifact
+from meshkiln.store.base import Artifact, Json
 
 KEY = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -67,19 +67,51 @@ class Results:
             return found, job
         return self._pinned(job), job
 
+    def _kept(self, job: Job) -> Artifact | None:
+        """The job's very result."""
+        pinned = self._pinned(job)
+        return pinned or (None if job.result is None else self.store.get(Key(bytes.fromhex(job.result["key"]))))
+
     def _pinned(self, job: Job) -> Artifact | None:
         data = None if job.result is None else self.service.jobs.pinned(job.result["digest"])
         if job.result is None or data is None:
             return None
         return Artifact.of(data, job.result["cost_seconds"], job.result["media_type"])
 
+    async def told(self, key: str) -> tuple[Artifact, Job | None]:
+        """`artifact`, telling what it was made with as far as that is known anywhere; the newest job it is of."""
+        artifact = await self.artifact(key)
+        job = await asyncio.to_thread(self.service.jobs.of_key, key)
+        if job is not None and "engine" not in artifact.provenance:
+            artifact = replace(artifact, provenance=self._provenance(job))
+        return artifact, job
+
+    def _provenance(self, job: Job) -> dict[str, Json]:
+        """What is known from a job of the artifact it came to."""
+        kiln = self.service.kilns.get(job.ask.engine)
+        setting = kiln.engine.recipes.get(job.ask.recipe or "", {}) if kiln else {}
+        assert job.result is not None
+        last = job.result["stages"][-1]["stage"]
+        return {
+            "engine": job.ask.engine,
+            "stage": last,
+            "made": job.finished,
+            "costs": {last: job.result["cost_seconds"]},
+            "parameters": {**setting, **job.ask.parameters},
+        }
+
     async def converted(self, id: str, format_: str) -> Artifact:
         """A generation's result in `format_`. Raises Problem 404, 409 or 410."""
         job = await asyncio.to_thread(self._job, id)
         if job is None:
             key = id.removeprefix(STORED)
-            if key == id or not KEY.match(key) or Key(bytes.fromhex(key)) not in self.store:
+            found = None
+            if key != id and KEY.match(key):
+                found = await asyncio.to_thread(self.store.get, Key(bytes.fromhex(key)))
+            if found is None:
                 raise not_found(f"no generation has the id {id!r}")
+            if any(kiln.engine.formats.get(format_) == found.media_type for kiln in self.service.kilns.values()):
+                return found
             detail = f"its picture is not kept; post it again with format={format_}"
             raise Problem(410, "gone", "This result is not kept any more", detail)
         if job.state != SUCCEEDED:
@@ -97,8 +129,8 @@ class Results:
         asked = format_ or own
         if asked not in kiln.engine.formats:
             raise not_found(f"engine {kiln.engine.name} makes {', '.join(kiln.engine.formats)}, not {asked}")
-        if asked == own and (pinned := await asyncio.to_thread(self._pinned, job)) is not None:
-            return pinned
+        if asked == own and (kept := await asyncio.to_thread(self._kept, job)) is not None:
+            return kept
         try:
             picture = await asyncio.to_thread(self.service.jobs.picture, job)
         except MeshkilnError:
@@ -108,7 +140,7 @@ class Results:
         result = await asyncio.to_thread(self.service.stored, ask, picture)
         if result is None:
             result = await self._computed(job, picture, asked)
-        return Artifact(result.data, result.digest, result.cost, result.media_type)
+        return Artifact(result.data, result.digest, result.cost, result.media_type, result.provenance)
 
     async def _computed(self, job: Job, picture: bytes, asked: str) -> Result:
         kiln = self.service.kiln(job.ask.engine)
