@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
+from meshkiln.store.disk import Disk
 from serving import serving
+from store_contract import artifact, key
 
 
 def test_a_verdict_is_kept_with_what_it_is_about(tmp_path: Path) -> None:
@@ -31,6 +34,32 @@ def test_a_verdict_is_kept_with_what_it_is_about(tmp_path: Path) -> None:
         (made["id"], made["key"], "toy", "down", "flat"),
         (stored["id"], made["key"], "toy", "up", ""),
     ]
+
+
+def test_a_verdict_on_a_mesh_that_only_its_job_knows_is_kept_with_what_it_is_about(tmp_path: Path) -> None:
+    with serving(tmp_path) as http:
+        sent = {"content": b"a vase", "headers": {"content-type": "image/png"}}
+        made = http.post("/v1/generations?wait=30&recipe=fast&seed=7", **sent).json()
+        whole = http.get(f"/v1/generations/k{made['key']}").json()
+        assert http.post("/v1/operations/purge", json={"engine": "toy"}).json()["artifacts"] > 1
+        told = http.get(f"/v1/generations/k{made['key']}").json()
+        assert told["engine"] == "toy"
+        assert told["parameters"] == {"steps": 1, "seed": 7}
+        assert told["cost_seconds"] == whole["cost_seconds"]
+        assert http.post(f"/v1/generations/k{made['key']}/feedback", json={"rating": "up"}).status_code == 200
+    with sqlite3.connect(tmp_path / "data" / "jobs" / "feedback.sqlite") as rows:
+        kept = rows.execute("SELECT engine, parameters FROM feedback").fetchall()
+    assert kept == [("toy", '{"steps": 1, "seed": 7}')]
+
+
+def test_a_verdict_is_kept_where_nobody_knows_what_made_the_mesh(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "cache")
+    disk.put(key("k"), replace(artifact("k"), provenance={}))
+    disk.close()
+    with serving(tmp_path) as http:
+        where = f"/v1/generations/k{key('k').hex()}/feedback"
+        assert http.post(where, json={"rating": "up"}).status_code == 200
+        assert http.get(where).json()["rating"] == "up"
 
 
 def test_the_store_lists_its_meshes_newest_first_and_no_longer_what_was_deleted(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Feedback:
         values = (
             document["id"],
             document.get("key"),
-            document["engine"],
+            document["engine"] or "",  # not known of every artifact
             json.dumps(document["parameters"]),
             verdict.rating,
             verdict.reason,
