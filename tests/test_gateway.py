@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -299,6 +301,22 @@ def test_a_mesh_in_the_store_is_given_in_its_own_format_whatever_became_of_its_j
             formats = client.get(f"/v1/generations/{id}").json()["links"]["formats"]
             assert {name: client.get(path).content for name, path in formats.items()} == {"glb": data}
             assert client.get(f"/v1/generations/{id}/artifacts/stl").status_code == 410
+
+
+def test_a_mesh_whose_jobs_row_is_damaged_is_given_as_one_without_a_job(tmp_path: Path) -> None:
+    with serving(tmp_path) as client:
+        made = post(client, b"damaged").json()
+        data = client.get(made["links"]["artifact"]).content
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "jobs" / "jobs.sqlite", isolation_level=None)) as rows:
+        rows.execute("UPDATE jobs SET ask = '{'")
+    with serving(tmp_path) as client:
+        document = client.get(f"/v1/generations/k{made['key']}").json()
+        formats = document["links"]["formats"]
+        assert {name: client.get(path).content for name, path in formats.items()} == {"glb": data}
+        assert client.get(f"/v1/generations/k{made['key']}/artifacts/stl").status_code == 410
+        assert client.delete(f"/v1/cache/{made['key']}").status_code == 204
+        for path in (document["links"]["artifact"], document["links"]["self"], formats["glb"]):
+            assert client.get(path).status_code == 404
 
 
 def test_listing_pages_through_jobs_newest_first(http: httpx.Client) -> None:

@@ -43,7 +43,7 @@ class Results:
         found, job = await asyncio.to_thread(self._found, key)
         if found is not None:
             return found
-        if job is None:
+        if job is None or job.result is None:
             raise not_found(f"nothing is stored under {key}; post the picture again")
         return await self._made_again(job)
 
@@ -81,7 +81,7 @@ class Results:
     async def told(self, key: str) -> tuple[Artifact, Job | None]:
         """`artifact`, telling what it was made with as far as that is known anywhere; the newest job it is of."""
         artifact = await self.artifact(key)
-        job = await asyncio.to_thread(self.service.jobs.of_key, key)
+        job = await asyncio.to_thread(self._job, STORED + key)
         if job is not None and "engine" not in artifact.provenance:
             artifact = replace(artifact, provenance=self._provenance(job))
         return artifact, job
@@ -91,7 +91,8 @@ class Results:
         kiln = self.service.kilns.get(job.ask.engine)
         setting = kiln.engine.recipes.get(job.ask.recipe or "", {}) if kiln else {}
         assert job.result is not None
-        last = job.result["stages"][-1]["stage"]
+        stages = job.result["stages"]
+        last = str(stages[-1]["stage"]) if stages else "export"
         return {
             "engine": job.ask.engine,
             "stage": last,
@@ -120,7 +121,10 @@ class Results:
 
     def _job(self, id: str) -> Job | None:
         jobs = self.service.jobs
-        return jobs.of_key(id.removeprefix(STORED)) if id.startswith(STORED) else jobs.get(id)
+        if not id.startswith(STORED):
+            return jobs.get(id)
+        job = jobs.of_key(id.removeprefix(STORED))
+        return None if job is None or job.result is None else job  # found by its key, but damaged
 
     async def _made_again(self, job: Job, format_: str | None = None) -> Artifact:
         """What `job` asked for, or the same in another format: only what is missing runs. Raises Problem 410."""
