@@ -7,6 +7,8 @@ import { all, item, over, update, type Item, type Live } from "./items";
 const STREAMS = 2;
 /** Milliseconds between looks at the generations that no stream is open for. */
 const POLL = 1500;
+/** Milliseconds without a stream after one was refused, doubled with each refusal up to the second figure. */
+const REFUSED = [POLL, 60_000] as const;
 
 /** Who is told what the server says of an item, and that it knows nothing of it any more. */
 interface Told {
@@ -15,6 +17,8 @@ interface Told {
 }
 
 const streams = new Map<string, EventSource>();
+/** Of items whose stream was refused: how long no other is opened, and until when. */
+const refused = new Map<string, { wait: number; until: number }>();
 let told: Told = { took: () => undefined, lost: () => undefined };
 let waking = 0;
 
@@ -29,7 +33,7 @@ export function follow(): void {
   const wanted = new Set(open.map((item) => item.id));
   // A tab nobody looks at gives its connections to those that somebody does.
   for (const id of [...streams.keys()]) if (document.hidden || !wanted.has(id)) hush(id);
-  if (!document.hidden) for (const item of open) if (streams.size < STREAMS && !streams.has(item.id)) listen(item);
+  if (!document.hidden) for (const item of open) if (streams.size < STREAMS && !streams.has(item.id) && !((refused.get(item.id)?.until ?? 0) > Date.now())) listen(item);
   clearTimeout(waking);
   const others = open.filter((item) => !streams.has(item.id));
   if (others.length) {
@@ -43,6 +47,7 @@ export function follow(): void {
 export function hush(id: string): void {
   streams.get(id)?.close();
   streams.delete(id);
+  refused.delete(id);
 }
 
 /** Ask how an item's generation stands. */
@@ -65,6 +70,7 @@ function listen(followed: Item): void {
     const now = item(id);
     if (now) update(id, { live: { ...now.live, ...changes } }, false);
   };
+  source.onopen = () => refused.delete(id);
   const data = (event: Event) => JSON.parse((event as MessageEvent<string>).data);
   source.addEventListener("queue", (event) => live({ position: data(event).position }));
   source.addEventListener("stage", (event) => {
@@ -97,7 +103,9 @@ function listen(followed: Item): void {
     // The browser opens it again by itself and says what it saw last. Here it only matters whether anybody is there.
     if (source.readyState === EventSource.CLOSED) {
       streams.delete(id);
-      void refresh(id).then(follow);
+      const wait = Math.min(REFUSED[1], 2 * (refused.get(id)?.wait ?? REFUSED[0] / 2));
+      refused.set(id, { wait, until: Date.now() + wait });
+      follow(); // which asks now and then what has no stream
     } else void api.doubt();
   };
 }

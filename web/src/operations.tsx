@@ -13,7 +13,7 @@ import type { Artifact, Operations, Series, Worker } from "./counts";
 import { OUTCOMES } from "./counts";
 import { Frame, say, usePresence } from "./frame";
 import { Answers, Batches, Dearest, Errors, Evictions, lately, Outcomes, Stages, Workers } from "./tables";
-import { bytes, count, seconds } from "./words";
+import { bytes, count } from "./words";
 
 type Span = "live" | "day";
 const EVERY = 3000;
@@ -33,14 +33,17 @@ function useTold(span: Span) {
   const [told, setTold] = useState<Operations | null>(null);
   const [series, setSeries] = useState<Series | null>(null);
   const [dear, setDear] = useState<Artifact[]>([]);
+  const [refusal, setRefusal] = useState("");
   const [turn, again] = useState(0);
   useEffect(() => {
     if (!here) return undefined;
     let stopped = false;
     let timer = 0;
     let rounds = 0;
+    let looking = false;
     const look = async () => {
       if (!document.hidden) {
+        looking = true;
         try {
           const [now, drawn] = await Promise.all([api.read<Operations>("/v1/operations"), api.read<Series>(`/v1/operations/history?span=${span}`)]);
           // Every artifact is looked at for these, so they are asked for less often.
@@ -49,15 +52,18 @@ function useTold(span: Span) {
           setTold(now);
           setSeries(drawn);
           if (costly) setDear(costly);
-        } catch {
-          // the frame says that the server is away
+          setRefusal("");
+        } catch (error) {
+          // When the server is away the frame says so.
+          if (!stopped && error instanceof api.Problem) setRefusal(error.message);
         }
+        looking = false;
       }
       if (!stopped) timer = setTimeout(() => void look(), EVERY);
     };
     void look();
     const seen = () => {
-      if (document.hidden) return;
+      if (document.hidden || looking) return;
       clearTimeout(timer);
       void look();
     };
@@ -68,7 +74,7 @@ function useTold(span: Span) {
       document.removeEventListener("visibilitychange", seen);
     };
   }, [here, span, turn]);
-  return { told, series, dear, refresh: () => again((number) => number + 1) };
+  return { told, series, dear, refusal, refresh: () => again((number) => number + 1) };
 }
 
 function lines(columns: Record<string, (number | null)[]>): Line[] {
@@ -78,14 +84,15 @@ function lines(columns: Record<string, (number | null)[]>): Line[] {
 function Charts(props: { series: Series; span: Span }) {
   const { series, span } = props;
   const tails = Object.fromEntries(Object.entries(series.latency).map(([name, q]) => [name, q.p95]));
-  const step = series.seconds.at(-1) ?? 0;
+  // The last point is of a time that is not over.
+  const saved = series.saved_seconds.map((value, at) => (value === null || at === series.at.length - 1 ? null : (value * 60) / series.seconds[at]!));
   const workers = Object.entries(series.busy).map(([name, values], at): Line => ({ name: `worker ${name}`, colour: `--line-${(at % 4) + 1}`, values }));
   return (
     <div class="charts">
       <Chart title="Generations a second" note="by outcome" at={series.at} unit="" lines={lines(series.per_second)} key={`rate ${span}`} />
       <Chart title="Latency" note="95th percentile by outcome, from the request to its result" at={series.at} unit="s" log lines={lines(tails)} key={`latency ${span}`} />
-      <Chart title="Saved" note={`compute seconds in each ${seconds(step)}`} at={series.at} unit="s" key={`saved ${span}`}
-        lines={[{ name: "saved", colour: "--memory", fill: true, values: series.saved_seconds }]} />
+      <Chart title="Saved" note="compute seconds a minute" at={series.at} unit="s" key={`saved ${span}`}
+        lines={[{ name: "saved", colour: "--memory", fill: true, values: saved }]} />
       <Chart title="Queue" note="estimated wait of what is asked for now" at={series.at} unit="s" key={`wait ${span}`}
         lines={[{ name: "estimated wait", colour: "--computed", fill: true, values: series.wait_seconds }]} />
       <Chart title="Workers busy" note="share of the time" at={series.at} unit="%" lines={workers} key={`busy ${span}`} />
@@ -128,7 +135,7 @@ function PurgeForm(props: { engines: string[]; ask: (wanted: Record<string, unkn
 
 function Page() {
   const [span, setSpan] = useState<Span>("day");
-  const { told, series, dear, refresh } = useTold(span);
+  const { told, series, dear, refusal, refresh } = useTold(span);
   const [question, setQuestion] = useState<Question | null>(null);
   const [problem, setProblem] = useState("");
   const attempt = async (what: () => Promise<string>): Promise<void> => {
@@ -193,7 +200,7 @@ function Page() {
         </div>
       )}
       {told && !told.telemetry && <p class="notice">The setting telemetry is off: nothing is counted.</p>}
-      {problem && <p class="problem" role="alert">{problem}</p>}
+      {(problem || refusal) && <p class="problem" role="alert">{problem || refusal}</p>}
       {told && summary ? (
         <>
           <Answers told={told} />
@@ -220,7 +227,7 @@ function Page() {
             <PurgeForm engines={told.engines} ask={(wanted, words) => void purge(wanted, words)} />
           </section>
         </>
-      ) : <p class="quiet">Asking the server …</p>}
+      ) : !refusal && <p class="quiet">Asking the server …</p>}
       <Confirm question={question} close={() => setQuestion(null)} />
     </Frame>
   );

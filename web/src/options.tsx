@@ -64,9 +64,8 @@ export function queries(engines: Engine[], options: Options): Record<string, str
   if (options.recipe) query.recipe = options.recipe;
   for (const parameter of engine.parameters) {
     const value = options.values[parameter.name];
-    if (parameter.name !== "format" && value !== undefined && value !== "" && value !== String(parameter.default)) {
-      query[parameter.name] = value;
-    }
+    // Also what is the engine's default: a recipe, or the server's own setting of one, may say otherwise.
+    if (parameter.name !== "format" && value) query[parameter.name] = value;
   }
   const seed = engine.parameters.find((parameter) => parameter.name === "seed");
   if (!seed || options.variations < 2) return [query];
@@ -99,12 +98,13 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
   const rank = (p: Parameter) => (FIRST.includes(p.name) ? FIRST.indexOf(p.name) : FIRST.length);
   const shown = engine.parameters.filter((p) => p.name !== "format" && p.name !== "matte").sort((a, b) => rank(a) - rank(b));
   const recipes = Object.keys(engine.recipes);
-  const changedBy = (some: Parameter[]) => some.filter((p) => (options.values[p.name] ?? "") !== "" && options.values[p.name] !== String(p.default)).length;
+  const recipe = engine.recipes[options.recipe];
+  const changedBy = (some: Parameter[]) => some.filter((p) => options.values[p.name] && options.values[p.name] !== usual(p, recipe)).length;
   const changed = (some: Parameter[]) => (changedBy(some) > 0 ? `, ${changedBy(some)} changed` : "");
   const plain = shown.filter((p) => shown.length <= PLAIN || FIRST.includes(p.name));
   const further = shown.filter((p) => !plain.includes(p));
   const field = (p: Parameter) => (
-    <Field key={`${engine.name} ${p.name}`} parameter={p} value={options.values[p.name] ?? ""} recipe={engine.recipes[options.recipe]}
+    <Field key={`${engine.name} ${p.name}`} parameter={p} value={options.values[p.name] ?? ""} recipe={recipe}
       change={(value) => change({ values: { ...options.values, [p.name]: value } })} />
   );
   return (
@@ -182,20 +182,23 @@ function Labelled(props: { name: string; help: string; title?: string; children:
   );
 }
 
+/** What a parameter is where nobody says. */
+const usual = (parameter: Parameter, recipe: Record<string, unknown> | undefined): string => String(recipe?.[parameter.name] ?? parameter.default);
+
 function Field(props: { parameter: Parameter; value: string; recipe: Record<string, unknown> | undefined; change: (value: string) => void }) {
   const { parameter: p, value, recipe, change } = props;
-  const usual = String(recipe?.[p.name] ?? p.default);
+  const standard = usual(p, recipe);
   const choices = p.choices ?? [];
   const numeric = typeof p.default === "number";
   return (
     <Labelled name={label(p.name)} help={p.help} title={p.allowed}>
       {(own) => choices.length > 0 ? (
-        <select {...own} value={value || usual} onChange={(e) => change(e.currentTarget.value)}>
+        <select {...own} value={value || standard} onChange={(e) => change(e.currentTarget.value)}>
           {choices.map((choice) => <option key={choice} value={choice}>{choice}</option>)}
         </select>
       ) : (
         // At once: who drops a picture right after typing has not left the field.
-        <input {...own} type={numeric ? "number" : "text"} placeholder={usual} value={value} min={p.low ?? undefined} max={p.high ?? undefined}
+        <input {...own} type={numeric ? "number" : "text"} placeholder={standard} value={value} min={p.low ?? undefined} max={p.high ?? undefined}
           step={numeric && Number.isInteger(p.default) && !/^a number/.test(p.allowed) ? 1 : "any"} onInput={(e) => change(e.currentTarget.value)} />
       )}
     </Labelled>

@@ -1,0 +1,60 @@
+"""The studio behind a proxy that has nobody behind it, and options that say otherwise than a recipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshkiln.engines.vecset import ENGINE
+from test_browser import WAIT, mug, ready
+
+pytest.importorskip("axe_playwright_python")
+
+from playwright.sync_api import Page, Route, expect
+
+from browser import by_itself, drop
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
+
+
+def nobody(route: Route) -> None:
+    route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
+
+
+def test_what_is_given_while_a_proxy_has_nobody_behind_it_is_made_when_it_has(page: Page) -> None:
+    by_itself(page)
+    page.route("**/*", nobody)
+    drop(page, [mug((31, 90, 20))])
+    expect(page.locator(".away")).to_be_visible()
+    expect(page.locator('[data-state="sending"]')).to_have_count(1)
+    page.unroute("**/*")
+    ready(page)
+
+
+def test_a_stream_that_is_refused_is_not_asked_for_again_at_once(page: Page) -> None:
+    by_itself(page)
+    asked: list[str] = []
+
+    def refused(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=500, content_type="application/problem+json", body="{}")
+
+    page.route("**/events", refused)
+    drop(page, [mug((32, 91, 20))])
+    ready(page)
+    assert 1 <= len(asked) <= 3, "it is looked at now and then instead"
+
+
+def test_an_option_that_is_the_engines_default_is_asked_for_where_the_recipe_says_otherwise(page: Page) -> None:
+    by_itself(page)
+    page.locator("summary").first.click()
+    page.get_by_label("Engine", exact=True).select_option("vecset")
+    page.get_by_label("Recipe", exact=True).select_option("reference")
+    page.locator(".further > summary").click()
+    default = next(parameter.default for parameter in ENGINE.parameters if parameter.name == "steps")
+    expect(page.get_by_label("Steps", exact=True)).to_have_attribute("placeholder", "50")
+    page.get_by_label("Steps", exact=True).fill(str(default))
+    expect(page.locator(".fold > summary")).to_contain_text("1 changed")
+    page.route("**/v1/generations?*", lambda route: route.abort())
+    with page.expect_request(lambda request: request.method == "POST", timeout=WAIT) as posted:
+        drop(page, [mug((33, 92, 20))])
+    assert {"recipe=reference", f"steps={default}"} <= set(posted.value.url.partition("?")[2].split("&"))
