@@ -233,13 +233,14 @@ def test_what_broke_last_is_carried_on_when_format_is_missing_too(tmp_path: Path
     disk.close()
 
 
-@pytest.mark.parametrize("provenance", ["{bad", "[" * 100_000, "7", ""])
-def test_a_row_whose_provenance_is_damaged_is_found_and_listed_without_it(tmp_path: Path, provenance: str) -> None:
+@pytest.mark.parametrize("provenance", [b"{bad", b"[" * 100_000, b"7", b"", b"{\xff"])
+def test_a_row_whose_provenance_is_damaged_is_found_and_listed_without_it(tmp_path: Path, provenance: bytes) -> None:
     disk = Disk(tmp_path / "store")
     for name in ("damaged", "whole"):
         disk.put(key(name), artifact(name))
     with contextlib.closing(sqlite3.connect(index_of(disk), isolation_level=None)) as connection:
-        connection.execute("UPDATE artifacts SET provenance = ? WHERE id = ?", (provenance, row_id(key("damaged"))))
+        damage = "UPDATE artifacts SET provenance = CAST(? AS TEXT) WHERE id = ?"
+        connection.execute(damage, (provenance, row_id(key("damaged"))))
     former = index_of(disk).parent
     for carried in (False, True):
         if carried:

@@ -190,6 +190,7 @@ class Index:
             self._path, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
+            connection.text_factory = legible
             # page_size and auto_vacuum count only while the file is empty.
             connection.execute(f"PRAGMA page_size={PAGE}")
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -210,6 +211,7 @@ class Index:
         connection = sqlite3.connect(
             f"file:{quote(str(self._path))}?{mode}", uri=True, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = legible
         connection.execute("PRAGMA query_only=1")
         return connection
 
@@ -244,6 +246,11 @@ class Index:
         self._gate = threading.Condition()
         self._write_lock = threading.Lock()
         self._paused = False
+
+
+def legible(text: bytes) -> str:
+    """A column's text. One that is damaged costs what it says, not the rows that are read with it."""
+    return text.decode(errors="replace")
 
 
 def _busy() -> sqlite3.OperationalError:

@@ -19,7 +19,7 @@ from meshkiln.salvage import readable
 from meshkiln.store import rows
 from meshkiln.store.base import Artifact
 from meshkiln.store.files import Files
-from meshkiln.store.index import Index, row_id
+from meshkiln.store.index import Index, legible, row_id
 
 _COLUMNS = "key, digest, size, cost, expires, file, media_type, created, provenance, data"
 _AT_ONCE = 200
@@ -49,6 +49,7 @@ def _told(path: Path) -> Iterator[tuple[rows.New, str | None, float]]:
     ):
         # How SQLite is told to read a file that is shorter than its header says.
         database.execute("PRAGMA writable_schema=ON")
+        database.text_factory = legible
         for row in readable(database, _COLUMNS, "artifacts"):
             new = _sensible(row)
             if new is not None:
