@@ -125,7 +125,7 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
     throw broken(error, init);
   }
   // A proxy's word that nobody is behind it; the server's own refusals are problem documents.
-  const proxys = [502, 503, 504].includes(answer.status) && !answer.headers.get("content-type")?.includes("problem+json");
+  const proxys = [502, 503, 504].includes(answer.status) && !answer.headers.get("content-type")?.includes("json");
   if (proxys) throw broken(new Error(answer.statusText), init);
   told(true);
   if (answer.ok) return answer;

@@ -5,6 +5,7 @@ import * as api from "./api";
 import { Confirm, type Question } from "./confirm";
 import { Said, useSaid, type Say } from "./frame";
 import { Ready } from "./item";
+import { preview } from "./previews";
 import { ago, bytes, seconds } from "./words";
 
 interface Stored {
@@ -98,12 +99,30 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
 function Card(props: { shape: Shape; open: () => void; forget: () => void }) {
   const first = props.shape.files[0]!;
   const shown = glb(props.shape) ?? first;
-  const [gone, setGone] = useState(false);
+  const look = useRef<HTMLButtonElement>(null);
+  const [picture, setPicture] = useState<string | null>(null);
+  useEffect(() => {
+    const abort = new AbortController();
+    let url: string | null = null;
+    const seen = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      seen.disconnect();
+      void preview(shown.links.preview, abort.signal).then((found) => {
+        if (found && !abort.signal.aborted) setPicture((url = URL.createObjectURL(found)));
+      });
+    }, { rootMargin: "200px" });
+    seen.observe(look.current!);
+    return () => {
+      seen.disconnect();
+      abort.abort();
+      if (url) URL.revokeObjectURL(url);
+    };
+  }, [shown.links.preview]);
   const what = `the mesh made ${ago(first.created)}`;
   return (
     <li>
-      <button type="button" class="look" onClick={props.open} aria-label={`Look at ${what}`}>
-        {gone ? <span class="noimage" /> : <img src={shown.links.preview} alt="" width="384" height="384" loading="lazy" onError={() => setGone(true)} />}
+      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${what}`}>
+        {picture ? <img src={picture} alt="" width="384" height="384" /> : <span class="noimage" />}
       </button>
       <div class="about">
         <span><strong>{first.engine}</strong> <span class="quiet">{ago(first.created)}</span></span>
@@ -133,7 +152,7 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; close: () => void }
       </div>
       {problem && <p class="problem" role="alert">{problem}</p>}
       {document && (
-        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={say}
+        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={say} picture={glb(props.shape) ? undefined : file.links.preview}
           engine={props.engines.find((engine) => engine.name === document.engine)} />
       )}
       <Said {...said} />

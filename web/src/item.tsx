@@ -160,12 +160,18 @@ function Asked(props: { keep: () => void; repair: () => void; asks: boolean; set
 }
 
 /** A finished mesh: to be looked at, told about, downloaded and judged. */
-export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say }) {
+/** picture : shown in place of the mesh where that is no GLB, which alone can be turned here. */
+export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say; picture?: string }) {
   const { item, document } = props;
   const millimetres = Number(item.query.size ?? props.engine?.parameters.find((p) => p.name === "size")?.default ?? 100);
   return (
     <div class="model">
-      <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />
+      {props.picture ? (
+        <figure>
+          <img src={props.picture} alt="The mesh from its front" width="384" height="384" />
+          <figcaption class="quiet">No GLB of it is stored, and only that can be turned here. The file itself can be downloaded.</figcaption>
+        </figure>
+      ) : <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />}
       <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{[document.engine, document.recipe, bytes(document.bytes ?? 0)].filter(Boolean).join(", ")}</span></p>
       <Downloads {...props} />
       <Verdict generation={document.id} />

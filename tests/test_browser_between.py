@@ -1,4 +1,4 @@
-"""The studio behind a proxy that has nobody behind it, and options that say otherwise than a recipe."""
+"""The studio with others between: a proxy with nobody behind it, busy workers, a recipe that says otherwise."""
 
 from __future__ import annotations
 
@@ -58,3 +58,47 @@ def test_an_option_that_is_the_engines_default_is_asked_for_where_the_recipe_say
     with page.expect_request(lambda request: request.method == "POST", timeout=WAIT) as posted:
         drop(page, [mug((33, 92, 20))])
     assert {"recipe=reference", f"steps={default}"} <= set(posted.value.url.partition("?")[2].split("&"))
+
+
+def test_meshes_whose_pictures_are_not_drawn_yet_keep_nobody_waiting(page: Page) -> None:
+    by_itself(page)
+    drop(page, [mug((34, 93, 20))])
+    ready(page)
+    (one,) = page.request.get("/v1/artifacts?limit=1").json()["artifacts"]
+    many = [
+        one | {"key": f"{n:064x}", "source": f"{n}", "links": one["links"] | {"preview": f"/v1/drawn/{n}"}}
+        for n in range(12)
+    ]
+    page.route("**/v1/artifacts?*", lambda route: route.fulfill(json={"artifacts": many, "next": None}))
+    held: list[Route] = []
+    page.route("**/v1/drawn/*", lambda route: held.append(route))
+    page.reload()
+    expect(page.locator(".gallery li")).to_have_count(12)
+    page.locator(".gallery").scroll_into_view_if_needed()
+    drop(page, [mug((35, 94, 20))])
+    expect(page.locator("[data-item]")).to_have_count(2)
+    ready(page)
+    assert len(held) == 2, "more would take the connections that everything else needs"
+    _, data, kind = mug((36, 94, 20))
+    page.route("**/v1/drawn/*", lambda route: route.fulfill(body=data, content_type=kind))
+    for route in held:
+        route.fulfill(status=503, headers={"retry-after": "1"}, json={"title": "Busy"})
+    expect(page.locator(".gallery img").first).to_be_visible(timeout=WAIT)
+
+
+def test_a_mesh_that_is_stored_as_stl_alone_shows_its_picture_and_is_downloaded(page: Page) -> None:
+    by_itself(page)
+    answer = page.request.post(
+        "/v1/generations?format=stl&wait=60&depth=0.31",
+        headers={"content-type": "image/png"},
+        data=mug((36, 95, 20))[1],
+    )
+    assert answer.json()["state"] == "succeeded"
+    page.reload()
+    page.locator(".gallery li").first.get_by_role("button", name="Look at").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("figure img")).to_have_js_property("naturalWidth", 384, timeout=WAIT)
+    expect(dialog).to_contain_text("No GLB of it is stored")
+    with page.expect_download() as coming:
+        dialog.locator('[data-format="stl"]').click()
+    assert coming.value.path().stat().st_size > 1000
