@@ -55,6 +55,11 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
+def legible(text: bytes) -> str:
+    """A column's text. One that is damaged costs what it says, not the rows that are read with it."""
+    return text.decode(errors="replace")
+
+
 def readable(database: sqlite3.Connection, columns: str, table: str) -> Iterator[tuple[Any, ...]]:
     """Rows of a damaged table: each range of rowids that cannot be read whole is halved, widest ranges first."""
     query = f"SELECT rowid, {columns} FROM {table} NOT INDEXED WHERE rowid BETWEEN ? AND ? ORDER BY rowid"

@@ -33,6 +33,7 @@ export function follow(): void {
   const wanted = new Set(open.map((item) => item.id));
   // A tab nobody looks at gives its connections to those that somebody does.
   for (const id of [...streams.keys()]) if (document.hidden || !wanted.has(id)) hush(id);
+  for (const id of [...refused.keys()]) if (!wanted.has(id)) refused.delete(id);
   if (!document.hidden) for (const item of open) if (streams.size < STREAMS && !streams.has(item.id) && !((refused.get(item.id)?.until ?? 0) > Date.now())) listen(item);
   clearTimeout(waking);
   const others = open.filter((item) => !streams.has(item.id));

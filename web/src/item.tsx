@@ -159,8 +159,8 @@ function Asked(props: { keep: () => void; repair: () => void; asks: boolean; set
   );
 }
 
-/** A finished mesh: to be looked at, told about, downloaded and judged. */
-/** picture : shown in place of the mesh where that is no GLB, which alone can be turned here. */
+/** A finished mesh: to be looked at, told about, downloaded and judged.
+ *  picture : shown in place of the mesh where that is no GLB, which alone can be turned here. */
 export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say; picture?: string }) {
   const { item, document } = props;
   const millimetres = Number(item.query.size ?? props.engine?.parameters.find((p) => p.name === "size")?.default ?? 100);

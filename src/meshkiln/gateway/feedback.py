@@ -16,17 +16,13 @@ from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from meshkiln import salvage
 from meshkiln.errors import StoreError
-from meshkiln.gateway.bodies import whole_body
+from meshkiln.gateway.bodies import described, model_of
 from meshkiln.gateway.gateway import Gateway
-from meshkiln.gateway.problems import Problem
 from meshkiln.store.faults import telling
-
-LONGEST = 16_384
-"""Bytes of a request."""
 
 
 class Verdict(BaseModel):
@@ -96,24 +92,17 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 def add_routes(app: FastAPI, gateway: Gateway, feedback: Feedback) -> None:
     """Serve `/v1/generations/{id}/feedback`."""
-    schema = {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": Verdict.model_json_schema()}}}
-    }
 
     @app.post(
         "/v1/generations/{id}/feedback",
         tags=["generations"],
         summary="Say what you think of it",
         description="Kept with the generation; the latest counts.",
-        openapi_extra=schema,
+        openapi_extra=described(Verdict),
     )
     async def give(id: str, request: Request) -> Response:
         document = await gateway.told(id)
-        try:
-            verdict = Verdict.model_validate_json(await whole_body(request, LONGEST))
-        except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
-            raise Problem(422, "bad-parameter", "A parameter is unknown or out of range", told) from None
+        verdict = await model_of(request, Verdict)
         return JSONResponse(await asyncio.to_thread(feedback.add, document, verdict))
 
     @app.get("/v1/generations/{id}/feedback", tags=["generations"], summary="What was thought of it last, or null")

@@ -296,13 +296,8 @@ class Jobs:
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
     connection.execute("PRAGMA synchronous=NORMAL")
-    # A damaged byte in one row would else fail whatever reads it among others.
-    connection.text_factory = _text
+    connection.text_factory = salvage.legible
     return connection
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
 
 
 def _with_tables(path: Path) -> sqlite3.Connection:

@@ -68,6 +68,11 @@ class Files:
     def place(self, name: str) -> Path:
         return self._objects / name[:2] / name
 
+    def _where(self, name: str) -> tuple[Path, ...]:
+        """Where to look for a file: between two looks it may be moved from `incoming` to its place."""
+        place = self.place(name)
+        return place, self._incoming / name, place
+
     def reserve(self, prefix: str, size: int) -> Incoming:
         """A new, locked file in `incoming` whose apparent size is `size` bytes; nothing is allocated yet."""
         while True:
@@ -98,8 +103,7 @@ class Files:
 
     def read(self, name: str, size: int) -> bytes | None:
         """The bytes of a file that should have `size` of them; one more than that at most. None when there is none."""
-        # It may be moved from `incoming` to its place between the first look and the second.
-        for path in (self.place(name), self._incoming / name, self.place(name)):
+        for path in self._where(name):
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -118,8 +122,7 @@ class Files:
         """Have a file of another folder on this filesystem here too; False when that has none of `size` bytes."""
         place = self.place(name)
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        # It may be moved from `incoming` to its place between the first look and the second.
-        for path in (other.place(name), other._incoming / name, other.place(name)):
+        for path in other._where(name):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_size != size:
                     return False
@@ -129,7 +132,7 @@ class Files:
 
     def remove(self, name: str) -> None:
         """Remove a file wherever it is; nothing when it is gone already."""
-        for path in (self.place(name), self._incoming / name, self.place(name)):
+        for path in self._where(name):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
                 return

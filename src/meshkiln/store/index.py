@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from meshkiln import salvage
+
 PAGE = 4096
 """Bytes in a page of the index."""
 
@@ -190,7 +192,7 @@ class Index:
             self._path, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
-            connection.text_factory = legible
+            connection.text_factory = salvage.legible
             # page_size and auto_vacuum count only while the file is empty.
             connection.execute(f"PRAGMA page_size={PAGE}")
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -211,7 +213,7 @@ class Index:
         connection = sqlite3.connect(
             f"file:{quote(str(self._path))}?{mode}", uri=True, isolation_level=None, check_same_thread=False
         )
-        connection.text_factory = legible
+        connection.text_factory = salvage.legible
         connection.execute("PRAGMA query_only=1")
         return connection
 
@@ -246,11 +248,6 @@ class Index:
         self._gate = threading.Condition()
         self._write_lock = threading.Lock()
         self._paused = False
-
-
-def legible(text: bytes) -> str:
-    """A column's text. One that is damaged costs what it says, not the rows that are read with it."""
-    return text.decode(errors="replace")
 
 
 def _busy() -> sqlite3.OperationalError:

@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import quote
 
 from meshkiln.keys import digest
-from meshkiln.salvage import readable
+from meshkiln.salvage import legible, readable
 from meshkiln.store import rows
 from meshkiln.store.base import Artifact
 from meshkiln.store.files import Files
-from meshkiln.store.index import Index, legible, row_id
+from meshkiln.store.index import Index, row_id
 
 _COLUMNS = "key, digest, size, cost, expires, file, media_type, created, provenance, data"
 _AT_ONCE = 200

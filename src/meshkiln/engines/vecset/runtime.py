@@ -133,7 +133,7 @@ def run(name: str, **inputs: NDArray[Any]) -> F32:
     """The single output of the graph `name` on float32 inputs, named as in `training/INTERFACE.md`.
 
     Without IO binding: on the processor arrays are not copied on their way in, and binding gains a few per cent of most
-    graphs, a tenth of the smallest at most (`benchmarks/vecset.py`).
+    graphs, 13 % of the smallest at most (`benchmarks/vecset.py`).
     """
     out: F32 = session(name).run(None, inputs)[0]
     return out
