@@ -98,7 +98,7 @@ export function ItemView(props: {
         {over(item) && item.state !== "succeeded" && (
           <button type="button" onClick={() => void send(item.id)} aria-label={`Try ${name} again`}>Try again</button>
         )}
-        {over(item) && <button type="button" class="plain" onClick={() => remove(item.id)} aria-label={`Take ${name} off the list`} title="Take off the list">✕</button>}
+        {over(item) && <button type="button" class="plain" onClick={() => { remove(item.id); props.say(`${name} is off the list`, false); }} aria-label={`Take ${name} off the list`} title="Take off the list">✕</button>}
       </div>
       {(open || !over(item)) && <Progress item={item} engine={engine} />}
       {item.problem && (

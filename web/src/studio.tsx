@@ -3,6 +3,7 @@
 import { render } from "preact";
 import { useCallback, useEffect, useState } from "preact/hooks";
 import * as api from "./api";
+import { useFocusKept } from "./focus";
 import { Frame, say, usePresence } from "./frame";
 import { Gallery } from "./gallery";
 import { Give } from "./give";
@@ -63,6 +64,7 @@ function Studio() {
     const found = anew(engines, options, made.filter((one) => one.state !== "failed" && one.state !== "cancelled").map((one) => one.query));
     return item.repaired ? found.map((query) => ({ ...query, ...cutAlready(engineOf(engines, options)) })) : found;
   };
+  const focus = useFocusKept(".items > li", "#yours", ".give button");
   const ready = items.filter((item) => item.state === "succeeded").length;
   const held = items.filter((item) => item.state === "held");
   const done = items.filter(over);
@@ -72,9 +74,9 @@ function Studio() {
       <Give take={(files) => void take(files)} small={items.length > 0} />
       <Fold engines={engines} options={options} change={change} />
       {items.length > 0 && (
-        <section aria-labelledby="yours">
+        <section aria-labelledby="yours" {...focus}>
           <div class="head">
-            <h2 id="yours">Your pictures</h2>
+            <h2 id="yours" tabIndex={-1}>Your pictures</h2>
             {held.length > 1 && <button type="button" onClick={() => held.forEach((item) => keep(item.id))}>Keep all {held.length} cut-outs</button>}
             {done.length > 2 && <button type="button" class="plain" onClick={() => done.forEach((item) => remove(item.id))}>Take {done.length} finished off the list</button>}
           </div>
