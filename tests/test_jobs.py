@@ -203,6 +203,31 @@ def test_a_result_that_is_no_json_any_more_keeps_no_other_row_from_going(tmp_pat
     again.close()
 
 
+def test_a_deleted_result_goes_for_good_and_its_picture_when_no_other_job_needs_it(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    one, other = (succeeded(jobs, jobs.accept(ASK, b"a")[0], key) for key in ("aa", "ab"))
+    told = {**(one.result or {}), "key": "ba", "digest": "ce"}
+    bad = jobs.update(jobs.accept(ASK, b"b")[0], state=SUCCEEDED, finished=jobs.clock(), result=told)
+    jobs.close()
+    path = tmp_path / "jobs.sqlite"
+    path.write_bytes(path.read_bytes().replace(b'{"key": "ba"', b'{"key": xba"'))
+    jobs = Jobs(tmp_path)
+    jobs.pin("cd", b"mesh")
+    assert [job.id for job in jobs.of_pictures("aa")] == [one.id, other.id]
+    jobs.delete_results([one])
+    assert (tmp_path / "results" / "cd").exists(), "another job came to the same bytes"
+    jobs.delete_results([other])
+    assert not (tmp_path / "results" / "cd").exists()
+    assert not jobs.keeps_picture(one)
+    jobs.close()
+    again = Jobs(tmp_path)
+    assert [found is not None and found.deleted for found in map(again.get, (one.id, other.id))] == [True, True]
+    # What nobody can read any more is not taken for deleted.
+    again.expire()
+    assert again.keeps_picture(bad)
+    again.close()
+
+
 def test_a_damaged_database_with_a_damaged_result_goes_on_with_the_rest(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path)
     good, bad = (jobs.accept(ASK, picture)[0] for picture in (b"good", b"bad"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,11 @@ from meshkiln.store.rows import Entry
 
 def newest(store: Store, kilns: Mapping[str, Kiln], limit: int, before: float) -> list[dict[str, Any]]:
     """At most `limit` meshes stored before that time (seconds since the epoch). Blocks."""
+    return [_document(entry) for entry in meshes(store, kilns, limit, before)]
+
+
+def meshes(store: Store, kilns: Mapping[str, Kiln], limit: int = sys.maxsize, before: float = math.inf) -> list[Entry]:
+    """`newest`, as the store has them."""
     makers = [kiln.engine for name, kiln in kilns.items() if name != CUTOUT.name]
     last = {(engine.name, engine.stages[-1].name) for engine in makers}
 
@@ -31,10 +38,8 @@ def newest(store: Store, kilns: Mapping[str, Kiln], limit: int, before: float) -
     disk = disk_of(store)
     if disk is not None:
         types = {kind for engine in makers for kind in (*engine.formats.values(), engine.stages[-1].media_type)}
-        found = disk.newest(types, limit, before, is_mesh)
-    else:
-        found = heapq.nlargest(limit, filter(is_mesh, entries(store)), key=lambda entry: entry.created)
-    return [_document(entry) for entry in found]
+        return disk.newest(types, limit, before, is_mesh)
+    return heapq.nlargest(limit, filter(is_mesh, entries(store)), key=lambda entry: entry.created)
 
 
 def _document(entry: Entry) -> dict[str, Any]:
@@ -65,6 +70,6 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
         limit: int = Query(24, ge=1, le=200),
         before: float | None = Query(None, ge=0, le=1e12, description="`next` of the page before"),
     ) -> Response:
-        until = float("inf") if before is None else before
+        until = math.inf if before is None else before
         found = await asyncio.to_thread(newest, gateway.store, gateway.service.kilns, limit, until)
         return JSONResponse({"artifacts": found, "next": found[-1]["created"] if len(found) == limit else None})

@@ -111,7 +111,7 @@ class Gateway:
 
     def _converts(self, job: Job) -> bool:
         """Whether other formats of what `job` came to can be made, for which its picture is needed."""
-        return job.state == SUCCEEDED and self.service.jobs.keeps_picture(job)
+        return job.state == SUCCEEDED and not job.deleted and self.service.jobs.keeps_picture(job)
 
     async def job(self, id: str) -> Job:
         """The job of that id. Raises Problem 404."""

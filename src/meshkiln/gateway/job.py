@@ -29,7 +29,7 @@ class Job:
 
     picture : digest of the picture's bytes, hexadecimal
     deadline : when its result is of no use any more
-    result : once succeeded: key, digest, media_type, bytes, stages, cost_seconds, saved_seconds
+    result : once succeeded: key, digest, media_type, bytes, stages, cost_seconds, saved_seconds; when it was deleted
     error : once failed: the problem document told to the caller
     """
 
@@ -51,6 +51,11 @@ class Job:
     def done(self) -> bool:
         """Whether nothing more will become of it."""
         return self.state not in UNFINISHED
+
+    @property
+    def deleted(self) -> bool:
+        """Whether somebody had its result deleted."""
+        return self.result is not None and "deleted" in self.result
 
 
 UNREADABLE = {

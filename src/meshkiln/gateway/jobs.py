@@ -20,7 +20,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ from meshkiln.store.faults import reason, telling
 
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
+
+_DIGEST = "json_extract(result, '$.digest')"
+# Rows are found here by other columns too, and what is damaged in one is no JSON.
+_DELETED = "CASE WHEN json_valid(result) THEN json_extract(result, '$.deleted') END"
 
 log = logging.getLogger(__name__)
 
@@ -97,15 +101,10 @@ class Jobs:
                     return before, False
                 if name not in self._pictures:
                     self._pictures.put(name, picture, durable=True)
-                self._writer.execute("PRAGMA synchronous=FULL")
-                try:
+                with self._durably():
                     self._writer.execute(
                         f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})", row_of(job)
                     )
-                finally:
-                    # Everything else can be done again: a result is found in the store, a cancelled job is asked for
-                    # by nobody.
-                    self._writer.execute("PRAGMA synchronous=NORMAL")
         except (OSError, sqlite3.Error, MeshkilnError) as error:
             if isinstance(error, IdempotencyConflict):
                 raise
@@ -143,6 +142,15 @@ class Jobs:
     def of_key(self, key: str) -> Job | None:
         """The newest job whose result has that key (hexadecimal)."""
         return self._read("json_extract(result, '$.key') = ? ORDER BY id DESC LIMIT 1", (key,))
+
+    def of_pictures(self, key: str) -> list[Job]:
+        """Every job of a picture of which a job's result has that key (hexadecimal)."""
+        pictures = "SELECT picture FROM jobs WHERE json_extract(result, '$.key') = ?"
+        with self._reads() as reader:
+            found = reader.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE picture IN ({pictures})", (key,)
+            ).fetchall()
+        return [self._late.get(job.id, job) for job in map(job_of, found)]
 
     def newest(self, limit: int, before: str | None = None, state: str | None = None) -> list[Job]:
         """Jobs, newest first: at most `limit`, older than the id `before`, in `state`."""
@@ -205,6 +213,25 @@ class Jobs:
         """The bytes of a pinned result, verified, or None."""
         return self._results.verified(name)
 
+    def delete_results(self, jobs: Collection[Job]) -> None:
+        """Let go of the results of jobs that succeeded, for good, and of pictures that no other job needs.
+
+        Raises StoreError when the disk does not take it.
+        """
+        now = self.clock()
+        deleted = [replace(job, result={**(job.result or {}), "deleted": now}) for job in jobs]
+        with telling("the results cannot be deleted"), self._writing, self._durably():
+            for job in deleted:
+                if job.id in self._late:
+                    self._late[job.id] = job
+            rows = [(json.dumps(job.result), job.id) for job in deleted]
+            self._writer.executemany("UPDATE jobs SET result = ? WHERE id = ?", rows)
+        for job in deleted:
+            assert job.result is not None
+            with contextlib.suppress(sqlite3.Error):  # else `expire` does it
+                self._expired(self._results, job.result["digest"], _DIGEST, now)
+                self._expired(self._pictures, job.picture, "picture", now)
+
     def expire(self) -> int:
         """Let go of the pictures and results of jobs that ended longer ago than the retention time; how many files.
 
@@ -218,7 +245,7 @@ class Jobs:
                 del self._late[job.id]
             self._forget(now - self.retention - ROWS_KEPT)
         gone = 0
-        for files, column in ((self._pictures, "picture"), (self._results, "json_extract(result, '$.digest')")):
+        for files, column in ((self._pictures, "picture"), (self._results, _DIGEST)):
             for name in files:
                 gone += self._expired(files, name, column, now)
         return gone
@@ -237,7 +264,7 @@ class Jobs:
     def _expired(self, files: Contents, name: str, column: str, now: float) -> bool:
         """Remove a file that no job needs any more; one lock for each, so that nobody waits for all of them."""
         naming = f"SELECT 1 FROM jobs WHERE {column} = ?"
-        needing = f"{naming} AND (state IN (?, ?) OR finished >= ?) LIMIT 1"
+        needing = f"{naming} AND (state IN (?, ?) OR finished >= ? AND {_DELETED} IS NULL) LIMIT 1"
         with self._writing, contextlib.suppress(OSError):
             if self._writer.execute(needing, (name, *UNFINISHED, now - self.retention)).fetchone():
                 return False
@@ -261,6 +288,18 @@ class Jobs:
             self._reader.close()
             self._writer.close()
             os.close(self._held)
+
+    @contextlib.contextmanager
+    def _durably(self) -> Iterator[None]:
+        """What is written meanwhile is on the medium when it is done.
+
+        Everything else can be done again: a result is found in the store, a cancelled job is asked for by nobody.
+        """
+        self._writer.execute("PRAGMA synchronous=FULL")
+        try:
+            yield
+        finally:
+            self._writer.execute("PRAGMA synchronous=NORMAL")
 
     def _again(self, ask: Ask, picture: str, client: str, idempotency: str | None) -> Job | None:
         if idempotency is None:

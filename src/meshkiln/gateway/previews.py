@@ -19,14 +19,15 @@ def link(key: str) -> str:
     return f"/v1/artifacts/{key}?format=png"
 
 
+def keys(kilns: Mapping[str, Kiln], key: Key) -> set[Key]:
+    """Where pictures of what is stored under `key` may be: engines share stages, so several may have one there."""
+    return {_key(kiln, preview, key) for kiln, _, preview in _previews(kilns)}
+
+
 def stored(kilns: Mapping[str, Kiln], key: Key) -> Artifact | None:
     """The picture of what is (or was) stored under `key`, when it was made before. Blocks: call it on a thread."""
-    # Engines share stages, so several may have a picture under one key.
-    for picture, kiln in {_key(kiln, preview, key): kiln for kiln, _, preview in _previews(kilns)}.items():
-        found = kiln.store.get(picture)
-        if found is not None:
-            return found
-    return None
+    store = next(iter(kilns.values())).store
+    return next(filter(None, map(store.get, keys(kilns, key))), None)
 
 
 async def made(kilns: Mapping[str, Kiln], runner: Runner, key: Key) -> Artifact | None:

@@ -73,8 +73,10 @@ class Results:
         return pinned or (None if job.result is None else self.store.get(Key(bytes.fromhex(job.result["key"]))))
 
     def _pinned(self, job: Job) -> Artifact | None:
-        data = None if job.result is None else self.service.jobs.pinned(job.result["digest"])
-        if job.result is None or data is None:
+        if job.result is None or job.deleted:
+            return None
+        data = self.service.jobs.pinned(job.result["digest"])
+        if data is None:
             return None
         return Artifact.of(data, job.result["cost_seconds"], job.result["media_type"])
 
@@ -82,9 +84,16 @@ class Results:
         """`artifact`, telling what it was made with as far as that is known anywhere; the newest job it is of."""
         artifact = await self.artifact(key)
         job = await asyncio.to_thread(self._job, STORED + key)
-        if job is not None and "engine" not in artifact.provenance:
-            artifact = replace(artifact, provenance=self._provenance(job))
-        return artifact, job
+        if job is None:
+            return artifact, None
+        known, told = self._provenance(job), artifact.provenance
+        if "engine" not in told:
+            return replace(artifact, provenance=known), job
+        # What does not matter to this file may matter to the others that the job is asked for: their size.
+        asked, mattered = known["parameters"], told.get("parameters")
+        if isinstance(asked, dict) and isinstance(mattered, dict):
+            told = {**told, "parameters": {**asked, **mattered}}
+        return replace(artifact, provenance=told), job
 
     def _provenance(self, job: Job) -> dict[str, Json]:
         """What is known from a job of the artifact it came to."""
@@ -135,6 +144,9 @@ class Results:
             raise not_found(f"engine {kiln.engine.name} makes {', '.join(kiln.engine.formats)}, not {asked}")
         if asked == own and (kept := await asyncio.to_thread(self._kept, job)) is not None:
             return kept
+        if job.deleted:
+            detail = "it was deleted; post the picture again"
+            raise Problem(410, "gone", "This result is not kept any more", detail)
         try:
             picture = await asyncio.to_thread(self.service.jobs.picture, job)
         except MeshkilnError:

@@ -27,7 +27,7 @@ from meshkiln.engines.base import Engine, engines
 from meshkiln.engines.picture import CUTOUT, MATTE
 from meshkiln.errors import BadParameter, MeshkilnError, UnknownEngine
 from meshkiln.flights import Flight, Flights
-from meshkiln.gateway import feedback, gallery, hunyuan3d, operations
+from meshkiln.gateway import deletion, feedback, gallery, hunyuan3d, operations
 from meshkiln.gateway.app import make_app
 from meshkiln.gateway.connection import Connection, Shortcut, judge
 from meshkiln.gateway.gateway import Gateway
@@ -174,6 +174,7 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
     hunyuan3d.add_routes(framework, gateway)
     feedback.add_routes(framework, gateway, verdicts)
     gallery.add_routes(framework, gateway)
+    deletion.add_routes(framework, gateway)
     operations.add_routes(framework, gateway, history)
     app: ASGIApp = HeadAsGet(Counted(framework, metrics))
     hot = HotPath(app, gateway) if settings.hot_path else None
