@@ -7,6 +7,8 @@ export interface Question {
   text: string;
   action: string;
   danger?: boolean;
+  /** Of what is asked about. */
+  picture?: string;
   act: () => Promise<void>;
 }
 
@@ -26,6 +28,7 @@ export function Confirm(props: { question: Question | null; close: () => void })
   return (
     <dialog ref={dialog} onClose={close} aria-labelledby="question">
       <h2 id="question">{question?.title}</h2>
+      {question?.picture && <img src={question.picture} alt="" width="192" height="192" />}
       <p>{question?.text}</p>
       <div class="row">
         <button type="button" class={question?.danger ? "danger" : "main"} onClick={act}>{question?.action}</button>

@@ -3,6 +3,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Confirm, type Question } from "./confirm";
+import { useFocusKept } from "./focus";
 import { Said, useSaid, type Say } from "./frame";
 import { Ready } from "./item";
 import { preview } from "./previews";
@@ -40,54 +41,65 @@ function shapes(stored: Stored[]): Shape[] {
 
 const glb = (shape: Shape): Stored | undefined => shape.files.find((file) => file.media_type === "model/gltf-binary");
 
+/** The file that is shown of a mesh. */
+const shownOf = (shape: Shape): Stored => glb(shape) ?? shape.files[0]!;
+
+/** What a mesh is called, here and when it is downloaded: several may have been made in one minute. */
+const nameOf = (shape: Shape): string => `mesh-${shownOf(shape).key.slice(0, 8)}`;
+
 export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }) {
   const [stored, setStored] = useState<Stored[] | null>(null);
   const [next, setNext] = useState<number | null>(null);
   const [open, setOpen] = useState<Shape | null>(null);
   const [question, setQuestion] = useState<Question | null>(null);
+  const [problem, setProblem] = useState("");
+  const focus = useFocusKept(".gallery > li", ".gallery > li:last-child > button", "#gallery");
   const load = useCallback(async (before: number | null) => {
     try {
       const page = await api.read<{ artifacts: Stored[]; next: number | null }>(`/v1/artifacts?limit=24${before ? `&before=${before}` : ""}`);
       setStored((held) => (before ? [...(held ?? []), ...page.artifacts] : page.artifacts));
       setNext(page.next);
-    } catch {
-      // away: loaded again when it is back
+      setProblem("");
+    } catch (error) {
+      // Who is away is said to be so, and the meshes are listed when it is back.
+      if (!(error instanceof api.Away)) setProblem(`The meshes cannot be listed. ${(error as Error).message}`);
     }
   }, []);
   useEffect(() => void load(null), [props.made]);
   useEffect(() => api.onPresence((here) => here && void load(null)), []);
   const forget = async (shape: Shape) => {
-    // Other formats may have been made since the list was loaded.
-    const page = await api.read<{ artifacts: Stored[] }>("/v1/artifacts?limit=200").catch(() => ({ artifacts: [] }));
-    const same = shapes(page.artifacts).find((held) => held.name === shape.name)?.files ?? [];
-    const doomed = new Map([...shape.files, ...same].map((file) => [file.key, file]));
-    for (const file of doomed.values()) {
-      try {
-        await api.ask(`/v1/cache/${file.key}`, { method: "DELETE" });
-      } catch (error) {
-        if (!(error instanceof api.Problem && error.status === 404)) return props.say((error as Error).message);
-      }
+    setProblem("");
+    let gone = shape.files.map((file) => file.key);
+    try {
+      const said = await api.read<{ deleted: string[] }>(shownOf(shape).links.self, { method: "DELETE" });
+      gone = [...gone, ...said.deleted];
+    } catch (error) {
+      // Who finds nothing to delete was not the first.
+      if (!(error instanceof api.Problem && error.status === 404)) return setProblem(`${nameOf(shape)} is not deleted. ${(error as Error).message}`);
     }
-    setStored((held) => (held ?? []).filter((one) => !doomed.has(one.key)));
-    props.say("Deleted from the store");
+    setStored((held) => (held ?? []).filter((one) => !gone.includes(one.key)));
+    props.say(`${nameOf(shape)} is deleted`);
   };
   // Asked first: what goes is everybody's, and its neighbour moves under the pointer.
-  const ask = (shape: Shape) =>
+  const ask = (shape: Shape, picture: string | null) =>
     setQuestion({
-      title: `Delete the mesh made ${ago(shape.files[0]!.created)}?`,
-      text: "It is taken out of the store in all its formats, for everybody. Asked for again, it is made again.",
+      title: `Delete ${nameOf(shape)}, made ${ago(shape.files[0]!.created)}?`,
+      text: "It is deleted in all its formats, for everybody, and links to it say so. Asked for again, it is made again.",
       action: "Delete",
       danger: true,
+      picture: picture ?? undefined,
       act: () => forget(shape),
     });
-  if (stored === null) return null;
-  const held = shapes(stored);
+  if (stored === null && !problem) return null;
+  const held = shapes(stored ?? []);
   return (
-    <section aria-labelledby="gallery" class="kept">
-      <h2 id="gallery">Meshes made so far</h2>
-      {held.length === 0 && <p class="empty">Nothing yet. Meshes that are made are kept here, and the same picture is never worked on twice.</p>}
+    <section aria-labelledby="gallery" class="kept" {...focus}>
+      <h2 id="gallery" tabIndex={-1}>Meshes made so far</h2>
+      {problem && <p class="problem" role="alert">{problem}</p>}
+      {stored === null && <button type="button" onClick={() => void load(null)}>List them</button>}
+      {stored?.length === 0 && <p class="empty">Nothing yet. Meshes that are made are kept here, and the same picture is never worked on twice.</p>}
       <ul class="gallery">
-        {held.map((shape) => <Card key={shape.name} shape={shape} open={() => setOpen(shape)} forget={() => ask(shape)} />)}
+        {held.map((shape) => <Card key={shape.name} shape={shape} open={() => setOpen(shape)} forget={(picture) => ask(shape, picture)} />)}
       </ul>
       {next !== null && <button type="button" onClick={() => void load(next)}>Show more</button>}
       <Confirm question={question} close={() => setQuestion(null)} />
@@ -96,38 +108,51 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
   );
 }
 
-function Card(props: { shape: Shape; open: () => void; forget: () => void }) {
-  const first = props.shape.files[0]!;
-  const shown = glb(props.shape) ?? first;
-  const look = useRef<HTMLButtonElement>(null);
-  const [picture, setPicture] = useState<string | null>(null);
+/** The picture of a stored mesh: its address, null when there is none, undefined until that is known. path : null asks nobody yet */
+function usePreview(path: string | null): string | null | undefined {
+  const [picture, setPicture] = useState<string | null>();
   useEffect(() => {
+    if (path === null) return undefined;
     const abort = new AbortController();
     let url: string | null = null;
+    void preview(path, abort.signal).then((found) => {
+      if (!abort.signal.aborted) setPicture((url = found && URL.createObjectURL(found)));
+    });
+    return () => {
+      abort.abort();
+      setPicture(undefined);
+      if (url) URL.revokeObjectURL(url);
+    };
+  }, [path]);
+  return picture;
+}
+
+function Card(props: { shape: Shape; open: () => void; forget: (picture: string | null) => void }) {
+  const first = props.shape.files[0]!;
+  const shown = shownOf(props.shape);
+  const look = useRef<HTMLButtonElement>(null);
+  const [near, setNear] = useState(false);
+  const picture = usePreview(near ? shown.links.preview : null);
+  useEffect(() => {
     const seen = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
       seen.disconnect();
-      void preview(shown.links.preview, abort.signal).then((found) => {
-        if (found && !abort.signal.aborted) setPicture((url = URL.createObjectURL(found)));
-      });
+      setNear(true);
     }, { rootMargin: "200px" });
     seen.observe(look.current!);
-    return () => {
-      seen.disconnect();
-      abort.abort();
-      if (url) URL.revokeObjectURL(url);
-    };
-  }, [shown.links.preview]);
-  const what = `the mesh made ${ago(first.created)}`;
+    return () => seen.disconnect();
+  }, []);
+  const name = nameOf(props.shape);
   return (
     <li>
-      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${what}`}>
+      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${name}, made ${ago(first.created)} by ${first.engine}`}>
         {picture ? <img src={picture} alt="" width="384" height="384" /> : <span class="noimage" />}
       </button>
       <div class="about">
         <span><strong>{first.engine}</strong> <span class="quiet">{ago(first.created)}</span></span>
-        <button type="button" class="plain" onClick={props.forget} aria-label={`Delete ${what}`}>Delete</button>
+        <button type="button" class="plain" onClick={() => props.forget(picture ?? null)} aria-label={`Delete ${name}, made ${ago(first.created)}`}>Delete</button>
       </div>
+      <span class="quiet small called">{name}</span>
       <span class="quiet small">{bytes(shown.bytes)}, took {seconds(shown.cost_seconds)} to make</span>
     </li>
   );
@@ -138,24 +163,36 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; close: () => void }
   const dialog = useRef<HTMLDialogElement>(null);
   const [document, setDocument] = useState<api.Generation | null>(null);
   const [problem, setProblem] = useState("");
-  const file = glb(props.shape) ?? props.shape.files[0]!;
+  const file = shownOf(props.shape);
   useEffect(() => {
     dialog.current?.showModal();
     api.read<api.Generation>(file.links.generation).then(setDocument, (error: Error) => setProblem(error.message));
   }, []);
-  const name = `mesh-${file.key.slice(0, 8)}`;
+  const name = nameOf(props.shape);
   return (
     <dialog ref={dialog} class="sheet" aria-labelledby="stored" onClose={props.close}>
       <div class="head">
-        <h2 id="stored">Made {ago(file.created)}</h2>
+        <h2 id="stored">{name} <span class="quiet">made {ago(file.created)}</span></h2>
         <button type="button" class="plain" onClick={() => dialog.current?.close()} aria-label="Close">✕</button>
       </div>
       {problem && <p class="problem" role="alert">{problem}</p>}
       {document && (
-        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={say} picture={glb(props.shape) ? undefined : file.links.preview}
+        <Ready item={{ id: "", name, query: {}, answered: null, cut: [] }} document={document} format="glb" say={say} instead={glb(props.shape) ? undefined : <Still path={file.links.preview} />}
           engine={props.engines.find((engine) => engine.name === document.engine)} />
       )}
       <Said {...said} />
     </dialog>
+  );
+}
+
+/** A mesh that is no GLB, which alone can be turned here. */
+function Still(props: { path: string }) {
+  const picture = usePreview(props.path);
+  return (
+    <figure>
+      {picture ? <img src={picture} alt="The mesh from its front" width="384" height="384" />
+        : <p class="quiet" role="status">{picture === null ? "There is no picture of it." : "Its picture is being drawn …"}</p>}
+      <figcaption class="quiet">No GLB of it is stored, and only that can be turned here. The file itself can be downloaded.</figcaption>
+    </figure>
   );
 }

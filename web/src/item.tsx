@@ -1,5 +1,6 @@
 // One picture and what becomes of it.
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Cutout } from "./cutout";
@@ -11,7 +12,7 @@ import { Model } from "./model";
 import { cutAlready } from "./options";
 import { Progress } from "./progress";
 import { again, cancel, keep, remove, repair, send } from "./sending";
-import { bytes, provenance, withCut } from "./words";
+import { bytes, provenance, used, withCut } from "./words";
 
 /** What a finished mesh needs to be told of its picture. id : where the picture is kept in this browser, or "" */
 export type Subject = Pick<Item, "id" | "name" | "query" | "answered" | "cut">;
@@ -159,19 +160,13 @@ function Asked(props: { keep: () => void; repair: () => void; asks: boolean; set
   );
 }
 
-/** A finished mesh: to be looked at, told about, downloaded and judged.
- *  picture : shown in place of the mesh where that is no GLB, which alone can be turned here. */
-export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say; picture?: string }) {
+/** A finished mesh: to be looked at, told about, downloaded and judged. instead : what is shown in place of the mesh itself */
+export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say; instead?: ComponentChildren }) {
   const { item, document } = props;
-  const millimetres = Number(item.query.size ?? props.engine?.parameters.find((p) => p.name === "size")?.default ?? 100);
+  const millimetres = Number(item.query.size ?? used(document, props.engine, "size") ?? 100);
   return (
     <div class="model">
-      {props.picture ? (
-        <figure>
-          <img src={props.picture} alt="The mesh from its front" width="384" height="384" />
-          <figcaption class="quiet">No GLB of it is stored, and only that can be turned here. The file itself can be downloaded.</figcaption>
-        </figure>
-      ) : <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />}
+      {props.instead ?? <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />}
       <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{[document.engine, document.recipe, bytes(document.bytes ?? 0)].filter(Boolean).join(", ")}</span></p>
       <Downloads {...props} />
       <Verdict generation={document.id} />

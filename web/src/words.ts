@@ -80,7 +80,7 @@ export function provenance(document: Generation, engine: Engine | undefined, ans
   }
   if (last && ran.length) {
     const first = ran.find((stage) => stages.indexOf(stage) > stages.indexOf(last)) ?? ran[0]!;
-    const resolution = first.stage === "decode" ? document.parameters.octree_resolution ?? defaultOf(engine, "octree_resolution") : null;
+    const resolution = first.stage === "decode" ? used(document, engine, "octree_resolution") : null;
     const again = AGAIN[first.stage] ?? "the rest computed";
     const when = last.made ? ` of ${day(last.made)}` : "";
     return `Reused ${THING[last.stage] ?? last.stage}${when} from ${last.source}, ${again}${resolution ? ` at ${resolution}` : ""} in ${seconds(took)}${worth}`;
@@ -88,7 +88,9 @@ export function provenance(document: Generation, engine: Engine | undefined, ans
   return `Made from nothing in ${seconds(took)} of computing${worth}`;
 }
 
-const defaultOf = (engine: Engine | undefined, name: string): unknown => engine?.parameters.find((p) => p.name === name)?.default;
+/** What a parameter was of a generation: what was asked, else what its recipe says, else the engine. */
+export const used = (document: Generation, engine: Engine | undefined, name: string): unknown =>
+  document.parameters[name] ?? engine?.recipes[document.recipe ?? ""]?.[name] ?? engine?.parameters.find((p) => p.name === name)?.default;
 
 /** A day near enough to be called by its name. at : seconds since 1970 */
 function day(at: number): string {

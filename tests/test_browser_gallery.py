@@ -1,0 +1,123 @@
+"""The gallery: which mesh is which, where the keyboard is when one goes, and what is said when something is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from test_browser import WAIT, mug, ready
+
+pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: the studio is not tested")
+
+from playwright.sync_api import Page, Route, expect
+
+from browser import by_itself, drop
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
+REFUSED = {"title": "The server failed", "detail": "the server's log tells more", "status": 500}
+
+
+def entry(n: int) -> dict[str, Any]:
+    key = f"{n:08x}{'0' * 56}"
+    links = {"self": f"/v1/artifacts/{key}", "generation": f"/v1/generations/k{key}", "preview": f"/v1/drawn/{n}"}
+    told = {"created": 1.7e9, "engine": "inflate", "parameters": {}, "source": str(n), "cost_seconds": 1.0}
+    return {"key": key, "media_type": "model/gltf-binary", "bytes": 1000, "links": links, **told}
+
+
+def refused(route: Route) -> None:
+    route.fulfill(status=500, content_type="application/problem+json", json=REFUSED)
+
+
+def stocked(page: Page, count: int) -> None:
+    """Have the gallery show so many meshes, whatever the store holds, of which none has a picture."""
+    meshes = [entry(n) for n in range(1, count + 1)]
+    page.route("**/v1/artifacts?*", lambda route: route.fulfill(json={"artifacts": meshes, "next": None}))
+    page.route("**/v1/drawn/*", lambda route: route.fulfill(status=404))
+    page.reload()
+    expect(page.locator(".gallery li")).to_have_count(count)
+
+
+def test_who_deletes_a_mesh_is_at_its_neighbour_and_knows_which_it_was(page: Page) -> None:
+    stocked(page, 3)
+    asked: list[str] = []
+
+    def delete(route: Route) -> None:
+        asked.append(f"{route.request.method} {route.request.url[-64:-56]}")
+        route.fulfill(json={"deleted": [route.request.url[-64:]]})
+
+    page.route(re.compile("/v1/artifacts/[0-9a-f]{64}$"), delete)
+    names = page.locator(".gallery .called").all_inner_texts()
+    assert names == ["mesh-00000001", "mesh-00000002", "mesh-00000003"], "made in one minute, and told apart"
+    dialog = page.get_by_role("dialog")
+    for name, next_to_it in (("2", "Look at mesh-00000003"), ("3", "Look at mesh-00000001")):
+        page.get_by_role("button", name=f"Delete mesh-0000000{name}").focus()
+        page.keyboard.press("Enter")
+        expect(dialog.get_by_role("heading")).to_contain_text(f"Delete mesh-0000000{name}, made")
+        dialog.get_by_role("button", name="Delete").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name=next_to_it)).to_be_focused()
+        assert asked.pop() == f"DELETE 0000000{name}"
+    page.get_by_role("button", name="Delete mesh-00000001").focus()
+    page.keyboard.press("Enter")
+    dialog.get_by_role("button", name="Delete").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Meshes made so far")).to_be_focused()
+
+
+def test_what_is_refused_is_said_and_can_be_asked_for_again(page: Page) -> None:
+    page.route("**/v1/artifacts?*", refused)
+    page.reload()
+    problem = page.locator(".kept .problem")
+    expect(problem).to_contain_text("The meshes cannot be listed. The server failed: the server's log tells more")
+    page.unroute("**/v1/artifacts?*")
+    stocked(page, 0)
+    page.route("**/v1/artifacts?*", refused)
+    page.reload()
+    expect(problem).to_be_visible()
+    page.unroute("**/v1/artifacts?*", refused)
+    page.get_by_role("button", name="List them").click()
+    expect(page.locator(".kept .empty")).to_be_visible()
+    expect(problem).to_have_count(0)
+
+    stocked(page, 1)
+    page.route(re.compile("/v1/artifacts/[0-9a-f]{64}$"), refused)
+    page.get_by_role("button", name="Delete mesh-00000001").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(problem).to_contain_text("mesh-00000001 is not deleted. The server failed")
+    expect(page.locator(".gallery li")).to_have_count(1)
+
+
+def test_a_picture_that_a_busy_server_does_not_draw_at_once_is_asked_for_again(page: Page) -> None:
+    stl = {**entry(1), "media_type": "model/stl"}
+    document = {"id": "k1", "state": "succeeded", "engine": "inflate", "recipe": None, "parameters": {}, "links": {}}
+    page.route("**/v1/artifacts?*", lambda route: route.fulfill(json={"artifacts": [stl], "next": None}))
+    page.route("**/v1/generations/k*", lambda route: route.fulfill(json=document))
+    asked: list[Route] = []
+    _, data, kind = mug((37, 96, 20))
+
+    def drawn(route: Route) -> None:
+        asked.append(route)
+        if len(asked) < 3:
+            route.fulfill(status=503, headers={"retry-after": "1"}, json={"title": "Busy"})
+        else:
+            route.fulfill(body=data, content_type=kind)
+
+    page.route("**/v1/drawn/*", drawn)
+    page.reload()
+    page.get_by_role("button", name="Look at mesh-00000001").click()
+    expect(page.get_by_role("dialog").locator("figure img")).to_have_js_property("naturalWidth", 256, timeout=WAIT)
+    assert len(asked) >= 3
+
+
+def test_how_large_a_mesh_of_the_gallery_will_be_is_what_it_was_asked_for_with(page: Page) -> None:
+    by_itself(page)
+    page.locator("summary").first.click()
+    page.get_by_label("Printed size (mm)", exact=True).fill("50")
+    drop(page, [mug((61, 61, 200))])
+    ready(page)
+    page.locator(".gallery li").first.get_by_role("button", name="Look at").click()
+    printed = page.get_by_role("dialog").locator(".facts dd").first
+    expect(printed).to_contain_text("mm", timeout=WAIT)
+    assert max(map(int, re.findall(r"\d+", printed.inner_text().partition("mm")[0]))) == 50
