@@ -13,7 +13,7 @@ import pictures
 
 pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: the studio is not tested")
 
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from browser import by_itself, drop, inked
 from serving import until
@@ -101,13 +101,17 @@ def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -
     until(lambda: int(host.get_attribute("data-drawn") or 0) > drawn + 10)
     assert np.abs(inked(canvas) - before).max() > 20
     page.get_by_role("button", name="Turntable").click()
-    # By keyboard it turns as well.
+    # By keyboard it turns as well, and who does not see it can ask what is seen.
     page.get_by_role("button", name="Front").click()
+    expect(
+        page.get_by_role("img", name="The mesh of mug.png with a colour for each direction, seen from the front")
+    ).to_be_visible()
     before = inked(canvas)
     host.focus()
     for _ in range(6):
         page.keyboard.press("ArrowRight")
     until(lambda: bool(np.abs(inked(canvas) - before).max() > 20))
+    expect(page.get_by_role("img", name="seen from the right")).to_be_visible()
 
 
 def test_the_same_again_is_told_to_come_from_memory(page: Page) -> None:
@@ -354,6 +358,29 @@ def test_a_verdict_and_its_reason_are_there_after_a_refresh(page: Page) -> None:
     expect(page.locator(".verdict [role=status]")).to_contain_text("Kept with this mesh: “the handle is closed”")
     page.reload()
     expect(page.get_by_label("Why?")).to_have_value("the handle is closed")
+
+
+def test_a_verdict_that_is_not_kept_is_not_shown_as_kept_and_a_new_one_is_not_lost_to_an_old_one(page: Page) -> None:
+    by_itself(page)
+    held_back: list[Route] = []
+    where = "**/feedback"
+    page.route(where, lambda route: held_back.append(route) if route.request.method == "GET" else route.fallback())
+    drop(page, [mug((10, 61, 90))])
+    ready(page)
+    good, bad = (page.get_by_role("button", name=name) for name in ("Yes, it is good", "No, it is not good"))
+    good.click()
+    told = page.locator(".verdict [role=status]")
+    expect(told).to_contain_text("Kept with this mesh")
+    # What the server kept before arrives after that.
+    until(lambda: bool(held_back))
+    with page.expect_response(where):
+        held_back[0].fulfill(json={"rating": "down", "reason": "of before"})
+    page.route(where, lambda route: route.fulfill(status=503, json={"title": "The request cannot be kept"}))
+    bad.click()
+    expect(told).to_contain_text("Not kept: The request cannot be kept")
+    expect(good).to_have_attribute("aria-pressed", "true")
+    expect(bad).to_have_attribute("aria-pressed", "false")
+    expect(page.get_by_label("Why?")).to_have_value("")
 
 
 def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> None:

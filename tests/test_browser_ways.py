@@ -216,7 +216,11 @@ def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page
     page.evaluate(
         """() => {
             window.told = new Set();
-            const note = () => document.querySelectorAll('.chip.active').forEach(chip => told.add(chip.innerText));
+            window.spoken = new Set();
+            const note = () => {
+                document.querySelectorAll('.chip.active').forEach(chip => told.add(chip.innerText));
+                document.querySelectorAll('.progress [role=status]').forEach(said => spoken.add(said.innerText));
+            };
             new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true});
         }"""
     )
@@ -227,6 +231,9 @@ def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page
     expect(page.locator('[data-state="succeeded"]')).to_have_count(2, timeout=2 * WAIT)
     expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
     assert re.search(r"sample \d+ of \d+", " ".join(page.evaluate("[...told]")))
+    spoken = page.evaluate("[...spoken]")
+    assert "Imagining the shape" in spoken
+    assert not re.search(r"\d", " ".join(spoken)), "stages are spoken, and not each of their steps"
     names = page.locator(".item .name").all_inner_texts()
     assert len(set(names)) == 2
     assert all("seed" in name for name in names)

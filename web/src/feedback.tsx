@@ -1,6 +1,6 @@
 // Thumbs, and why: kept with the generation.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, read, type Feedback } from "./api";
 
 const REASONS = ["wrong shape", "holes or bumps", "bad texture", "wrong cut-out", "wrong back side"];
@@ -19,33 +19,46 @@ export function Verdict(props: { generation: string }) {
   const [reason, setReason] = useState("");
   const [told, setTold] = useState("");
   const where = `/v1/generations/${props.generation}/feedback`;
+  const kept = useRef<Feedback["rating"] | null>(null);
+  const turns = useRef(0);
+  const sending = useRef(Promise.resolve());
   useEffect(() => {
     read<Feedback | null>(where).then((given) => {
-      if (given) {
-        setRating(given.rating);
-        setReason(given.reason);
-      }
+      if (!given || kept.current) return;
+      kept.current = given.rating;
+      // What somebody has pressed or written meanwhile is newer.
+      setRating((pressed) => pressed ?? given.rating);
+      setReason((written) => written || given.reason);
     }, () => undefined);
   }, [where]);
-  const send = async (rating: Feedback["rating"], reason: string) => {
-    setRating(rating);
+  const post = async (rating: Feedback["rating"], reason: string, turn: number) => {
+    let said = reason ? `Kept with this mesh: “${reason}”. Thank you.` : "Kept with this mesh. Thank you.";
     try {
       await ask(where, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ rating, reason }) });
-      setTold(reason ? `Kept with this mesh: “${reason}”. Thank you.` : "Kept with this mesh. Thank you.");
+      kept.current = rating;
     } catch (error) {
-      setTold(`Not kept: ${(error as Error).message}`);
+      said = `Not kept: ${(error as Error).message}`;
     }
+    if (turn !== turns.current) return;
+    setRating(kept.current);
+    setTold(said);
+  };
+  const send = (rating: Feedback["rating"], reason: string) => {
+    setRating(rating);
+    const turn = ++turns.current;
+    // One after the other: the latest to arrive counts.
+    sending.current = sending.current.then(() => post(rating, reason, turn));
   };
   return (
     <div class="verdict">
       <div class="row" role="group" aria-label="Is it good?">
         <span class="quiet">Is it good?</span>
-        <button type="button" class="icon" aria-pressed={rating === "up"} aria-label="Yes, it is good" onClick={() => void send("up", reason)}><Thumb /></button>
-        <button type="button" class="icon" aria-pressed={rating === "down"} aria-label="No, it is not good" onClick={() => void send("down", reason)}><Thumb down /></button>
+        <button type="button" class="icon" aria-pressed={rating === "up"} aria-label="Yes, it is good" onClick={() => send("up", reason)}><Thumb /></button>
+        <button type="button" class="icon" aria-pressed={rating === "down"} aria-label="No, it is not good" onClick={() => send("down", reason)}><Thumb down /></button>
         <span class="quiet" role="status">{told}</span>
       </div>
       {rating !== null && (
-        <form class="row" onSubmit={(event) => { event.preventDefault(); void send(rating, reason); }}>
+        <form class="row" onSubmit={(event) => { event.preventDefault(); send(rating, reason); }}>
           <label class="inline">Why? <input type="text" maxLength={500} list="reasons" value={reason} onInput={(e) => setReason(e.currentTarget.value)} /></label>
           <datalist id="reasons">{REASONS.map((text) => <option key={text} value={text} />)}</datalist>
           <button type="submit">Tell</button>

@@ -101,7 +101,7 @@ export function ItemView(props: {
         )}
         {over(item) && <button type="button" class="plain" onClick={() => { remove(item.id); props.say(`${name} is off the list`, false); }} aria-label={`Take ${name} off the list`} title="Take off the list">✕</button>}
       </div>
-      {(open || !over(item)) && <Progress item={item} engine={engine} />}
+      {(open || !over(item)) && <Progress item={item} engine={engine} open={open} />}
       {item.problem && (
         <p class="problem" role="alert">
           <strong>{item.problem.title}.</strong> {item.problem.detail}
@@ -169,7 +169,7 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
       {props.instead ?? <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />}
       <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{[document.engine, document.recipe, bytes(document.bytes ?? 0)].filter(Boolean).join(", ")}</span></p>
       <Downloads {...props} />
-      <Verdict generation={document.id} />
+      <Verdict key={document.id} generation={document.id} />
     </div>
   );
 }

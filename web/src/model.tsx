@@ -1,7 +1,7 @@
 // The viewer's frame: its buttons, and what is known of the mesh.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Look, View } from "./viewer";
+import type { Look, Side, View } from "./viewer";
 import { count } from "./words";
 
 const LOOKS: [Look, string][] = [
@@ -16,12 +16,13 @@ export function Model(props: { url: string; name: string; millimetres: number })
   const [view, setView] = useState<View | null>(null);
   const [look, setLook] = useState<Look>("picture");
   const [turning, setTurning] = useState(false);
+  const [side, setSide] = useState<Side>("the front");
   const [problem, setProblem] = useState("");
   useEffect(() => {
     const abort = new AbortController();
     let shown: View | null = null;
     setProblem("");
-    import("./viewer").then((viewer) => viewer.show(host.current!, props.url, abort.signal)).then(
+    import("./viewer").then((viewer) => viewer.show(host.current!, props.url, abort.signal, setSide)).then(
       (made) => {
         shown = made;
         if (abort.signal.aborted) return made.close();
@@ -38,10 +39,11 @@ export function Model(props: { url: string; name: string; millimetres: number })
   useEffect(() => view?.look(look), [view, look]);
   useEffect(() => view?.turn(turning), [view, turning]);
 
+  const shown = look === "picture" ? "with its colours" : look === "clay" ? "in grey" : look === "wireframe" ? "as wires" : "with a colour for each direction";
   return (
     <>
       <div ref={host} class="canvas" tabIndex={view ? 0 : undefined} role={view ? "img" : undefined} data-ready={view ? "" : undefined}
-        aria-label={view ? `The mesh of ${props.name} in 3D. Arrow keys turn it, plus and minus come closer and go away.` : undefined}>
+        aria-label={view ? `The mesh of ${props.name} ${shown}, ${turning ? "turning" : `seen from ${side}`}. Arrow keys turn it, plus and minus come closer and go away.` : undefined}>
         {!view && <p class="quiet" role="status">{problem ? `It cannot be shown: ${problem}` : "Loading the mesh …"}</p>}
       </div>
       <div class="row looks">

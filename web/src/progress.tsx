@@ -5,7 +5,8 @@ import { over, type Item } from "./items";
 import { computed, DOING, seconds, withCut } from "./words";
 
 /** An item's stages as chips that fill, each saying where it was found or how long it took. */
-export function Progress(props: { item: Item; engine: api.Engine | undefined }) {
+/** open : whether somebody looks at it, and so is told when another stage begins */
+export function Progress(props: { item: Item; engine: api.Engine | undefined; open: boolean }) {
   const { item, engine } = props;
   const { live, document } = item;
   const told = document && item.state === "succeeded" ? withCut(document, item.cut).stages! : item.cut;
@@ -29,6 +30,7 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined }) 
     if (i < at) return { name, kind: "computed", told: "", fill: 1 };
     return { name, kind: "", told: "", fill: 0 };
   });
+  const [stage, rest] = nowDoing(item);
   return (
     <div class="progress">
       <ol class="chips" aria-label="Stages">
@@ -39,21 +41,23 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined }) 
           </li>
         ))}
       </ol>
-      {!over(item) && <p class="quiet now" role="status">{nowDoing(item)}</p>}
+      {/* Steps and places change all the time: they can be read, but are not spoken at each change. */}
+      {!over(item) && <p class="quiet now"><span role={props.open ? "status" : undefined}>{stage}</span>{rest}</p>}
     </div>
   );
 }
 
-function nowDoing(item: Item): string {
+/** What is being done now, and how far it is. */
+function nowDoing(item: Item): [stage: string, rest: string] {
   const { live, document } = item;
-  if (item.state === "sending") return item.wants === "mesh" && item.kept ? "Asking for the mesh" : "Sending the picture";
-  if (item.state === "held") return "The cut-out is ready: it waits for you";
+  if (item.state === "sending") return [item.wants === "mesh" && item.kept ? "Asking for the mesh" : "Sending the picture", ""];
+  if (item.state === "held") return ["The cut-out is ready: it waits for you", ""];
   const left = document?.estimated_seconds;
   const wait = left && left >= 1 ? `, about ${seconds(left)} left` : "";
   const place = live.position ?? document?.position;
-  if (item.state === "queued") return place ? `Number ${place} in the queue${wait}` : `Its turn comes next${wait}`;
+  if (item.state === "queued") return place ? ["Waiting", `: number ${place} in the queue${wait}`] : ["Its turn comes next", wait];
   const shared = live.joined ? " (somebody asked for the same: you share the work)" : "";
   const doing = live.stage ? DOING[live.stage] ?? live.stage : "starting";
   const step = live.steps ? `, step ${live.step} of ${live.steps}` : "";
-  return `${doing[0]!.toUpperCase()}${doing.slice(1)}${step}${shared}`;
+  return [`${doing[0]!.toUpperCase()}${doing.slice(1)}`, `${step}${shared}`];
 }

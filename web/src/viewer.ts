@@ -34,8 +34,11 @@ export interface View {
 /** More triangles than this are not checked for holes: it would hold the page up. */
 const CHECKED = 600_000;
 
-/** Show the GLB at `url` in `host`. Throws when it cannot be had or the browser has no WebGL. */
-export async function show(host: HTMLElement, url: string, signal: AbortSignal): Promise<View> {
+/** From where a mesh is seen. */
+export type Side = "the front" | "the right" | "the back" | "the left" | "above" | "below";
+
+/** Show the GLB at `url` in `host`. seen : called when another side turns up. Throws when it cannot be had or the browser has no WebGL. */
+export async function show(host: HTMLElement, url: string, signal: AbortSignal, seen: (side: Side) => void): Promise<View> {
   const answer = await fetch(url, { signal });
   if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.detail ?? `the server answered ${answer.status}`);
   const file = await new GLTFLoader().parseAsync(await answer.arrayBuffer(), "");
@@ -104,12 +107,15 @@ export async function show(host: HTMLElement, url: string, signal: AbortSignal):
     return Math.min(1, Math.max(0.12, across / Math.sqrt(known.triangles + 1) / 8));
   };
 
+  let side: Side | null = null;
   let frame = 0;
   let closed = false;
   const draw = () => {
     frame = 0;
     if (closed) return;
     const moving = controls.update();
+    const now = sideOf(camera.position.clone().sub(controls.target));
+    if (now !== side) seen((side = now));
     wire.opacity = strength();
     renderer.render(scene, camera);
     host.dataset.drawn = String(Number(host.dataset.drawn ?? 0) + 1);
@@ -194,6 +200,13 @@ export async function show(host: HTMLElement, url: string, signal: AbortSignal):
       canvas.remove();
     },
   };
+}
+
+/** The side that is turned to somebody at `arm` from its middle: above and below within 30° of the poles. */
+function sideOf(arm: Vector3): Side {
+  if (Math.abs(arm.y) > arm.length() * Math.cos(Math.PI / 6)) return arm.y > 0 ? "above" : "below";
+  if (Math.abs(arm.x) > Math.abs(arm.z)) return arm.x > 0 ? "the right" : "the left";
+  return arm.z > 0 ? "the front" : "the back";
 }
 
 function facts(meshes: Mesh[], extent: Vector3): Facts {
