@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from meshkiln.engines import inflate
 from meshkiln.engines.vecset import ENGINE
+from serving import serving
 from test_browser import WAIT, mug, ready
 
 pytest.importorskip("axe_playwright_python")
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from browser import by_itself, drop
 
@@ -58,6 +62,25 @@ def test_an_option_that_is_the_engines_default_is_asked_for_where_the_recipe_say
     with page.expect_request(lambda request: request.method == "POST", timeout=WAIT) as posted:
         drop(page, [mug((33, 92, 20))])
     assert {"recipe=reference", f"steps={default}"} <= set(posted.value.url.partition("?")[2].split("&"))
+
+
+def test_where_no_recipe_is_chosen_the_options_show_what_the_servers_own_sets(browser: Browser, tmp_path: Path) -> None:
+    kinds = {"inflate": inflate.ENGINE, "vecset": ENGINE}
+    with serving(tmp_path, kinds, ready=False, engine="inflate", recipe="reference") as http:
+        page = browser.new_page(base_url=str(http.base_url))
+        page.goto("/")
+        page.locator("summary").first.click()
+        page.get_by_label("Engine", exact=True).select_option("vecset")
+        chosen = page.get_by_label("Recipe", exact=True).locator("option:checked")
+        expect(chosen).to_have_text("the server's own: reference")
+        page.locator(".further > summary").click()
+        steps = page.get_by_label("Steps", exact=True)
+        expect(steps).to_have_attribute("placeholder", str(ENGINE.recipes["reference"]["steps"]))
+        steps.fill("7")
+        page.get_by_role("button", name="Back to the defaults").click()
+        expect(page.locator(".fold > summary")).to_have_text("Options inflate")
+        expect(page.get_by_label("Engine", exact=True)).to_have_value("inflate")
+        page.close()
 
 
 def test_meshes_whose_pictures_are_not_drawn_yet_keep_nobody_waiting(page: Page) -> None:

@@ -279,7 +279,8 @@ def test_foreign_hosts_and_origins_get_403(http: httpx.Client) -> None:
 def test_engines_cache_health_and_metrics_are_told(http: httpx.Client) -> None:
     for _ in range(2):
         post(http, b"to be counted")
-    assert http.get("/v1/engines").json()[0]["name"] == "toy"
+    (engine,) = http.get("/v1/engines").json()
+    assert (engine["name"], engine["default"], engine["recipe"]) == ("toy", True, "fast")
     assert http.get("/v1/cache").json()["entries"] >= 0
     assert http.get("/healthz").json() == {"status": "ok"}
     text = http.get("/metrics").text

@@ -57,6 +57,8 @@ export interface Engine {
   stages: string[];
   formats: Record<string, string>;
   recipes: Record<string, Record<string, unknown>>;
+  /** The one that the server takes for requests that name none. */
+  recipe: string | null;
   parameters: Parameter[];
 }
 

@@ -98,7 +98,7 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
   const rank = (p: Parameter) => (FIRST.includes(p.name) ? FIRST.indexOf(p.name) : FIRST.length);
   const shown = engine.parameters.filter((p) => p.name !== "format" && p.name !== "matte").sort((a, b) => rank(a) - rank(b));
   const recipes = Object.keys(engine.recipes);
-  const recipe = engine.recipes[options.recipe];
+  const recipe = engine.recipes[options.recipe || (engine.recipe ?? "")];
   const changedBy = (some: Parameter[]) => some.filter((p) => options.values[p.name] && options.values[p.name] !== usual(p, recipe)).length;
   const changed = (some: Parameter[]) => (changedBy(some) > 0 ? `, ${changedBy(some)} changed` : "");
   const plain = shown.filter((p) => shown.length <= PLAIN || FIRST.includes(p.name));
@@ -124,7 +124,7 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
           <Labelled name="Recipe" help="values for all parameters under one name: quicker or more careful">
             {(own) => (
               <select {...own} value={options.recipe} onChange={(e) => change({ recipe: e.currentTarget.value })}>
-                <option value="">the server's own</option>
+                <option value="">the server's own{engine.recipe && `: ${engine.recipe}`}</option>
                 {recipes.map((name) => <option key={name} value={name}>{name}</option>)}
               </select>
             )}
@@ -163,7 +163,7 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
           <div class="fields">{further.map(field)}</div>
         </details>
       )}
-      <button type="button" class="plain" onClick={() => change({ recipe: "", variations: 1, format: "glb", asks: true, values: {} })}>
+      <button type="button" class="plain" onClick={() => change({ engine: "", recipe: "", variations: 1, format: "glb", asks: true, values: {} })}>
         Back to the defaults
       </button>
     </details>
@@ -182,7 +182,7 @@ function Labelled(props: { name: string; help: string; title?: string; children:
   );
 }
 
-/** What a parameter is where nobody says. */
+/** What a parameter is where nobody says. recipe : the one that is chosen, or the server's own */
 const usual = (parameter: Parameter, recipe: Record<string, unknown> | undefined): string => String(recipe?.[parameter.name] ?? parameter.default);
 
 function Field(props: { parameter: Parameter; value: string; recipe: Record<string, unknown> | undefined; change: (value: string) => void }) {

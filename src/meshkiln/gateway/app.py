@@ -138,10 +138,13 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
             return _artifact(request, f"preview-{key[:12]}", await gateway.results.preview(key))
         return _artifact(request, f"mesh-{key[:12]}", await gateway.results.artifact(key))
 
-    @app.get("/v1/engines", tags=["engines"], summary="Engines, their parameters and recipes")
+    @app.get("/v1/engines", tags=["engines"], **openapi.ENGINES)
     async def engines() -> Response:
         return JSONResponse(
-            [{**_engine(kiln.engine), "default": name == settings.engine} for name, kiln in service.kilns.items()]
+            [
+                {**_engine(kiln.engine), "default": name == settings.engine, "recipe": gateway.recipe(kiln.engine)}
+                for name, kiln in service.kilns.items()
+            ]
         )
 
     @app.get("/v1/cache", tags=["cache"], summary="Statistics of the store")

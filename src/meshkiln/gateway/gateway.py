@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
-from meshkiln.engines.base import read_texts
+from meshkiln.engines.base import Engine, read_texts
 from meshkiln.errors import BadParameter, PoolClosed
 from meshkiln.gateway.bodies import Posted, posted
 from meshkiln.gateway.exposition import Exposition
@@ -84,7 +84,7 @@ class Gateway:
         """What was posted as a request, texts read as the engine's parameters want them. Raises UnknownEngine."""
         name = given.call.get("engine") or self.settings.engine
         engine = self.service.kiln(name).engine
-        recipe = given.call.get("recipe") or (self.settings.recipe if self.settings.recipe in engine.recipes else None)
+        recipe = given.call.get("recipe") or self.recipe(engine)
         for parameter in engine.parameters:
             if parameter.name in given.replaced:
                 parameter.canonical(parameter.from_text(given.replaced[parameter.name]))
@@ -93,6 +93,10 @@ class Gateway:
         parameters = {**read_texts(engine, given.texts), **given.values}
         engine.canonical({**engine.recipes.get(recipe or "", {}), **parameters})
         return Ask(name, parameters, recipe, refresh)
+
+    def recipe(self, engine: Engine) -> str | None:
+        """The recipe of requests to `engine` that name none."""
+        return self.settings.recipe if self.settings.recipe in engine.recipes else None
 
     def _wait(self, request: Request, call: Mapping[str, str]) -> float:
         """Seconds the caller wants to wait, no longer than the setting allows."""

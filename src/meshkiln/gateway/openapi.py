@@ -46,6 +46,50 @@ EVENTS: dict[str, Any] = {
     "description": "Events `state`, `queue`, `stage` and `step`; resumable with Last-Event-ID.",
     "responses": {200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "The events"}},
 }
+_SCALAR = {"type": ["boolean", "number", "string"]}
+_PARAMETER = {
+    "type": "object",
+    "required": ["name", "default", "allowed", "help", "low", "high", "choices"],
+    "properties": {
+        "name": {"type": "string"},
+        "default": _SCALAR,
+        "allowed": {"type": "string", "description": "what would be right, in words"},
+        "help": {"type": "string"},
+        "low": {"type": ["number", "null"]},
+        "high": {"type": ["number", "null"]},
+        "choices": {"type": "array", "items": {"type": "string"}},
+    },
+}
+_ENGINE = {
+    "type": "object",
+    "required": ["name", "default", "help", "stages", "formats", "recipes", "recipe", "parameters"],
+    "properties": {
+        "name": {"type": "string"},
+        "default": {"type": "boolean", "description": "whether requests that name no engine are its"},
+        "help": {"type": "string"},
+        "stages": {"type": "array", "items": {"type": "string"}},
+        "formats": {"type": "object", "additionalProperties": {"type": "string", "description": "a media type"}},
+        "recipes": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "additionalProperties": _SCALAR},
+            "description": "names for settings of parameters",
+        },
+        "recipe": {
+            "type": ["string", "null"],
+            "description": "the one of requests that name none; null: the parameters' defaults hold",
+        },
+        "parameters": {"type": "array", "items": _PARAMETER},
+    },
+}
+ENGINES: dict[str, Any] = {
+    "summary": "Engines, their parameters and recipes",
+    "responses": {
+        200: {
+            "description": "The engines",
+            "content": {"application/json": {"schema": {"type": "array", "items": _ENGINE}}},
+        }
+    },
+}
 BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": "^(?:[A-Za-z0-9+/]{4})+$"}
 PICTURE = Query(None, pattern="^png$", description="`png`: a picture of it, when it is a mesh or a cut-out")
 _BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
