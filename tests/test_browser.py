@@ -329,10 +329,37 @@ def test_a_cutout_is_repaired_with_a_brush_before_a_mesh_is_made_of_it(page: Pag
     box = canvas.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)
+    # Its size is seen before anything is painted, and nothing is where it is not.
+    small = inked(canvas)
+    assert np.abs(small - whole).max() > 40
+    page.get_by_role("slider").fill("160")
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3 + 1)
+    assert (np.abs(inked(canvas) - whole).max(axis=2) > 40).sum() > 2 * (np.abs(small - whole).max(axis=2) > 40).sum()
+    page.mouse.move(1, 1)
+    assert np.abs(inked(canvas) - whole).max() == 0
+    page.get_by_role("slider").fill("40")
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5, steps=4)
     page.mouse.up()
-    assert np.abs(inked(canvas) - whole).max() > 40
+    page.mouse.move(1, 1)
+    painted = inked(canvas)
+    assert np.abs(painted - whole).max() > 40
+    # Who slips with Escape finds it as it was; who leaves it on purpose, as it was before.
+    repair = page.get_by_role("button", name="Repair it")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    seen(page.locator("#said"), "What you painted is kept")
+    repair.click()
+    expect(page.get_by_text("What you painted before is still here")).to_be_visible()
+    page.mouse.move(1, 1)
+    assert np.abs(inked(canvas) - painted).max() == 0
+    page.get_by_role("button", name="Leave it as it was").click()
+    repair.click()
+    expect(page.get_by_role("button", name="Make a mesh of this")).to_be_enabled()
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    canvas.focus()
+    page.keyboard.press(" ")
     page.get_by_role("button", name="Undo").click()
     assert np.abs(inked(canvas) - whole).max() == 0
     # With the keyboard as well.

@@ -133,7 +133,7 @@ export function ItemView(props: {
           </div>
         )}
       </div>
-      {repairing && <Cutout id={item.id} cutout={cutout} close={() => setRepairing(false)} done={(png) => void repaired(png)} />}
+      {repairing && <Cutout id={item.id} cutout={cutout} say={props.say} close={() => setRepairing(false)} done={(png) => void repaired(png)} />}
     </li>
   );
 }
