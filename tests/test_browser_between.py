@@ -34,6 +34,44 @@ def test_what_is_given_while_a_proxy_has_nobody_behind_it_is_made_when_it_has(pa
     ready(page)
 
 
+def test_a_picture_is_sent_again_to_who_fails_without_a_word_but_not_for_ever(page: Page) -> None:
+    by_itself(page)
+    page.clock.install()
+    asked: list[str] = []
+
+    def fail(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=500, content_type="text/html", body="<h1>Internal Server Error</h1>")
+
+    page.route("**/v1/generations?*", fail)
+    drop(page, [mug((31, 91, 20))])
+    problem = page.locator(".item .problem")
+    for time in range(1, 6):
+        expect(problem).to_contain_text(f"asking again in {2 ** (time - 1)} s")
+        assert len(asked) == time
+        page.clock.fast_forward(2 ** (time - 1) * 1000)
+    expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed")
+    expect(problem).to_contain_text("it did so 6 times, without a word of its own")
+    expect(page.locator(".away")).to_have_count(0)
+    page.get_by_role("button", name="Try mug.png again").click()
+    expect(problem).to_contain_text("asking again in 1 s")
+    page.unroute("**/v1/generations?*")
+    page.clock.fast_forward(1000)
+    ready(page)
+
+
+def test_what_the_server_itself_fails_at_is_said_at_once(page: Page) -> None:
+    by_itself(page)
+    failed = {"title": "The server failed", "detail": "the server's log tells more"}
+    page.route(
+        "**/v1/generations?*",
+        lambda route: route.fulfill(status=500, headers={"content-type": "application/problem+json"}, json=failed),
+    )
+    drop(page, [mug((31, 92, 20))])
+    expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed")
+    expect(page.locator(".item .problem")).to_have_text("The server failed. the server's log tells more")
+
+
 def test_a_stream_that_is_refused_is_not_asked_for_again_at_once(page: Page) -> None:
     by_itself(page)
     asked: list[str] = []

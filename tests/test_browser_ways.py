@@ -185,6 +185,32 @@ def test_a_finished_picture_is_made_again_otherwise(page: Page) -> None:
     expect(page.locator('[data-state="succeeded"]')).to_have_count(5)
 
 
+def test_formats_that_the_server_has_no_picture_for_any_more_are_made_of_the_one_that_is_kept_here(page: Page) -> None:
+    by_itself(page)
+    drop(page, [mug((34, 144, 99))])
+    ready(page)
+    # As the server tells it once its retention time is over.
+    page.evaluate(
+        """() => {
+            const name = Object.keys(localStorage).find(name => name.startsWith("meshkiln.item."));
+            const item = JSON.parse(localStorage.getItem(name));
+            const {glb} = item.document.links.formats;
+            item.document.links.formats = {glb};
+            localStorage.setItem(name, JSON.stringify(item));
+        }"""
+    )
+    page.reload()
+    expect(page.locator(".downloads")).to_contain_text("does not keep what OBJ, PLY, STL, 3MF would be made of")
+    stl = page.locator('[data-format="stl"]')
+    stl.focus()
+    with page.expect_request(lambda request: request.method == "POST") as posted, page.expect_download() as coming:
+        page.keyboard.press("Enter")
+    assert "format=stl" in posted.value.url
+    assert trimesh.load(coming.value.path(), file_type="stl").is_watertight
+    expect(stl).to_be_focused()
+    expect(stl).to_have_attribute("aria-disabled", "false")
+
+
 def test_what_waits_at_its_cutout_is_made_as_the_options_are_when_it_is_kept(page: Page) -> None:
     drop(page, [mug((20, 60, 160))])
     held(page)

@@ -64,11 +64,13 @@ export interface Engine {
 
 /** The server refused, and says why (RFC 9457). */
 export class Problem extends Error {
+  /** told : whether the server says so in its own words, and not something between it and here */
   constructor(
     readonly status: number,
     readonly title: string,
     readonly detail: string,
     readonly retryAfter: number,
+    readonly told: boolean,
   ) {
     super(detail ? `${title}: ${detail}` : title);
   }
@@ -126,9 +128,9 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
   } catch (error) {
     throw broken(error, init);
   }
-  // A proxy's word that nobody is behind it; the server's own refusals are problem documents.
-  const proxys = [502, 503, 504].includes(answer.status) && !answer.headers.get("content-type")?.includes("json");
-  if (proxys) throw broken(new Error(answer.statusText), init);
+  // The server's own refusals are problem documents; else a proxy says that nobody is behind it.
+  const own = answer.headers.get("content-type")?.includes("json") ?? false;
+  if ([502, 503, 504].includes(answer.status) && !own) throw broken(new Error(answer.statusText), init);
   told(true);
   if (answer.ok) return answer;
   const wait = Number(answer.headers.get("retry-after")) || 0;
@@ -141,7 +143,7 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
   } catch {
     // not a problem document: its status has to do
   }
-  throw new Problem(answer.status, title, detail, wait);
+  throw new Problem(answer.status, title, detail, wait, own);
 }
 
 export async function read<T>(path: string, init?: RequestInit): Promise<T> {

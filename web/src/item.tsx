@@ -176,27 +176,36 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
 
 const EXTENSIONS: Record<string, string> = { obj: "zip" };
 
-function Downloads(props: { item: Subject; document: api.Generation; format: string; say: Say }) {
-  const { item, document, say } = props;
+function Downloads(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say }) {
+  const { item, document, engine, say } = props;
   const [busy, setBusy] = useState<string | null>(null);
+  const [again, setAgain] = useState(false);
+  const [atHand, setAtHand] = useState(false);
   const [problem, setProblem] = useState("");
   const anchor = useRef<HTMLAnchorElement>(null);
   const links = document.links.formats ?? {};
-  const names = Object.keys(links).sort((a, b) => Number(b === props.format) - Number(a === props.format));
+  // What the server cannot make any more, for it lets go of pictures after a while, is made of the one that is kept here.
+  const lost = atHand && engine?.name === document.engine ? Object.keys(engine.formats).filter((format) => !(format in links)) : [];
+  const names = [...Object.keys(links), ...lost].sort((a, b) => Number(b === props.format) - Number(a === props.format));
+  useEffect(() => void pictureOf(item.id).then((picture) => setAtHand(picture !== null)), [item.id]);
 
   const bytesOf = async (format: string): Promise<Response> => {
-    try {
-      return await api.ask(links[format]!);
-    } catch (error) {
-      // A stored answer without a job cannot be converted by its name alone; the picture is here, so ask with it.
-      const picture = error instanceof api.Problem && [404, 409, 410].includes(error.status) ? await pictureOf(item.id) : null;
-      if (!picture) throw error;
-      const made = await api.generate(picture, { ...item.query, format, wait: "60" });
-      if (!made.links.artifact) throw error;
-      return api.ask(made.links.artifact);
+    let refused: unknown = new Error("its picture is not kept here");
+    if (links[format]) {
+      try {
+        return await api.ask(links[format]);
+      } catch (error) {
+        if (!(error instanceof api.Problem && [404, 409, 410].includes(error.status))) throw error;
+        refused = error;
+      }
     }
+    const picture = await pictureOf(item.id);
+    if (!picture) throw refused;
+    setAgain(true);
+    return api.ask(await made(picture, { ...item.query, format }));
   };
   const download = async (format: string) => {
+    if (busy) return;
     setBusy(format);
     setProblem("");
     try {
@@ -212,17 +221,32 @@ function Downloads(props: { item: Subject; document: api.Generation; format: str
       setProblem((error as Error).message);
     }
     setBusy(null);
+    setAgain(false);
   };
   return (
     <div class="downloads" role="group" aria-label="Download">
       {names.map((format, i) => (
-        <button key={format} type="button" class={i ? "" : "main"} data-format={format} disabled={busy !== null} onClick={() => void download(format)}>
+        <button key={format} type="button" class={i ? "" : "main"} data-format={format} aria-disabled={busy !== null} onClick={() => void download(format)}>
           {busy === format ? "…" : ""}{i ? "" : "Download "}{format.toUpperCase()}
         </button>
       ))}
       <a ref={anchor} hidden>file</a>
       {links.glb && links.stl && <small>GLB for 3D programs and the web, STL or 3MF for printing.</small>}
+      {lost.length > 0 && <small>The server does not keep what {lost.map((format) => format.toUpperCase()).join(", ")} would be made of any more: your picture is sent again for them.</small>}
+      {again && <small role="status">The mesh is made again of your picture …</small>}
       {problem && <p class="problem" role="alert">{problem}</p>}
     </div>
   );
+}
+
+/** Where the mesh of a picture is, once it is made. */
+async function made(picture: Blob, query: Record<string, string>): Promise<string> {
+  let document = await api.generate(picture, { ...query, wait: "30" });
+  while (document.state === "queued" || document.state === "running") {
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    document = await api.read<api.Generation>(document.links.self);
+  }
+  const { error } = document;
+  if (!document.links.artifact) throw new Error(error ? [error.title, error.detail].filter(Boolean).join(": ") : "it was cancelled");
+  return document.links.artifact;
 }

@@ -9,6 +9,11 @@ import { keepPicture, pictureOf } from "./kept";
 export const CUTOUT = "cutout";
 const AT_ONCE = "50";
 
+/** Seconds after which a picture is sent again to a server that fails without a word of its own: a proxy may be at fault. */
+const AGAIN = [1, 2, 4, 8, 16];
+/** How often that was done, by item. */
+const failures = new Map<string, number>();
+
 const posts = new Map<string, AbortController>();
 
 const nameless = (): string =>
@@ -60,6 +65,7 @@ export async function add(picture: Blob, name: string, query: Record<string, str
 
 /** Post an item's picture again, whatever became of it. */
 export async function send(id: string): Promise<void> {
+  failures.delete(id);
   update(id, { state: "sending", problem: null, document: null, generation: null, live: idle() });
   await dispatch(id);
 }
@@ -112,19 +118,25 @@ async function post(id: string): Promise<void> {
     const document = await api.generate(picture, query, abort.signal);
     if (item(id)?.state !== "sending") return void cancelOnServer(document.id);
     const answered = document.state === "succeeded" ? performance.now() - begun : null;
+    failures.delete(id);
     update(id, { generation: document.id, answered });
     took(id, document);
     follow();
   } catch (error) {
     if (abort.signal.aborted || error instanceof api.Away) return; // sent when the server is back
     const problem = error as api.Problem;
-    if (problem.status === 503) {
-      const seconds = Math.max(1, problem.retryAfter);
-      update(id, { problem: { title: problem.title, detail: `${problem.detail}; asking again in ${Math.ceil(seconds)} s` } });
+    const wordless = problem.status >= 500 && !problem.told;
+    const failed = failures.get(id) ?? 0;
+    const seconds = problem.status === 503 ? Math.max(1, problem.retryAfter) : wordless ? AGAIN[failed] : undefined;
+    if (seconds !== undefined) {
+      if (wordless) failures.set(id, failed + 1);
+      update(id, { problem: { title: problem.title, detail: [problem.detail, `asking again in ${Math.ceil(seconds)} s`].filter(Boolean).join("; ") } });
       setTimeout(() => item(id)?.state === "sending" && void dispatch(id), seconds * 1000);
       return;
     }
-    update(id, { state: "failed", problem: { title: problem.title ?? "Not sent", detail: problem.detail ?? problem.message } });
+    failures.delete(id);
+    const detail = wordless ? `it did so ${AGAIN.length + 1} times, without a word of its own: something between you and it may be out of order` : problem.detail ?? problem.message;
+    update(id, { state: "failed", problem: { title: problem.title ?? "Not sent", detail } });
   }
 }
 
