@@ -121,3 +121,23 @@ def test_how_large_a_mesh_of_the_gallery_will_be_is_what_it_was_asked_for_with(p
     printed = page.get_by_role("dialog").locator(".facts dd").first
     expect(printed).to_contain_text("mm", timeout=WAIT)
     assert max(map(int, re.findall(r"\d+", printed.inner_text().partition("mm")[0]))) == 50
+
+
+def test_who_has_a_mesh_on_the_list_that_somebody_deleted_makes_it_again(page: Page) -> None:
+    by_itself(page)
+    drop(page, [mug((62, 62, 200))])
+    ready(page)
+    page.route("**/v1/artifacts/*", lambda route: route.continue_())  # or the browser has it still
+    (one,) = page.request.get("/v1/artifacts?limit=1").json()["artifacts"]
+    assert page.request.delete(one["links"]["self"]).ok
+    page.context.set_offline(True)
+    page.get_by_role("button", name="mug.png Ready").click()
+    page.get_by_role("button", name="mug.png Ready").click()
+    shown = page.locator(".canvas")
+    expect(shown).to_contain_text("It cannot be shown. The server does not answer")
+    page.context.set_offline(False)
+    expect(shown).to_contain_text("it was deleted", timeout=WAIT)
+    shown.get_by_role("button", name="Make this mesh again").click()
+    ready(page)
+    expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
+    assert page.request.head(one["links"]["self"]).ok

@@ -200,7 +200,7 @@ def test_formats_that_the_server_has_no_picture_for_any_more_are_made_of_the_one
         }"""
     )
     page.reload()
-    expect(page.locator(".downloads")).to_contain_text("does not keep what OBJ, PLY, STL, 3MF would be made of")
+    expect(page.locator(".downloads")).to_contain_text("for OBJ, PLY, STL, 3MF yours is sent again")
     stl = page.locator('[data-format="stl"]')
     stl.focus()
     with page.expect_request(lambda request: request.method == "POST") as posted, page.expect_download() as coming:

@@ -124,7 +124,7 @@ export function ItemView(props: {
               )}
             </figure>
             {item.document && item.state === "succeeded" ? (
-              <Ready item={item} document={item.document} engine={engine} format={props.format} say={props.say} />
+              <Ready item={item} document={item.document} engine={engine} format={props.format} say={props.say} again={given ? () => void send(item.id) : undefined} />
             ) : item.state === "held" ? (
               <Asked keep={() => { keep(item.id); title.current?.focus(); }} repair={() => setRepairing(true)} asks={props.asks} setAsks={props.setAsks} />
             ) : (
@@ -160,13 +160,14 @@ function Asked(props: { keep: () => void; repair: () => void; asks: boolean; set
   );
 }
 
-/** A finished mesh: to be looked at, told about, downloaded and judged. instead : what is shown in place of the mesh itself */
-export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say; instead?: ComponentChildren }) {
+/** A finished mesh: to be looked at, told about, downloaded and judged. 
+ *  again : has it made again when it is gone; instead : what is shown in place of the mesh itself */
+export function Ready(props: { item: Subject; document: api.Generation; engine: api.Engine | undefined; format: string; say: Say; again?: () => void; instead?: ComponentChildren }) {
   const { item, document } = props;
   const millimetres = Number(item.query.size ?? used(document, props.engine, "size") ?? 100);
   return (
     <div class="model">
-      {props.instead ?? <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} />}
+      {props.instead ?? <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} again={props.again} />}
       <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{[document.engine, document.recipe, bytes(document.bytes ?? 0)].filter(Boolean).join(", ")}</span></p>
       <Downloads {...props} />
       <Verdict key={document.id} generation={document.id} />
@@ -232,7 +233,7 @@ function Downloads(props: { item: Subject; document: api.Generation; engine: api
       ))}
       <a ref={anchor} hidden>file</a>
       {links.glb && links.stl && <small>GLB for 3D programs and the web, STL or 3MF for printing.</small>}
-      {lost.length > 0 && <small>The server does not keep what {lost.map((format) => format.toUpperCase()).join(", ")} would be made of any more: your picture is sent again for them.</small>}
+      {lost.length > 0 && <small>The server has let go of the picture: for {lost.map((format) => format.toUpperCase()).join(", ")} yours is sent again.</small>}
       {again && <small role="status">The mesh is made again of your picture …</small>}
       {problem && <p class="problem" role="alert">{problem}</p>}
     </div>

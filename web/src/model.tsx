@@ -1,6 +1,7 @@
 // The viewer's frame: its buttons, and what is known of the mesh.
 
 import { useEffect, useRef, useState } from "preact/hooks";
+import * as api from "./api";
 import type { Look, Side, View } from "./viewer";
 import { count } from "./words";
 
@@ -11,31 +12,42 @@ const LOOKS: [Look, string][] = [
   ["normals", "Normals"],
 ];
 
-export function Model(props: { url: string; name: string; millimetres: number }) {
+/** again : has a mesh that is gone made again, where that can be done */
+export function Model(props: { url: string; name: string; millimetres: number; again?: () => void }) {
   const host = useRef<HTMLDivElement>(null);
   const [view, setView] = useState<View | null>(null);
   const [look, setLook] = useState<Look>("picture");
   const [turning, setTurning] = useState(false);
   const [side, setSide] = useState<Side>("the front");
   const [problem, setProblem] = useState("");
+  const [gone, setGone] = useState(false);
+  const [turn, setTurn] = useState(0);
   useEffect(() => {
     const abort = new AbortController();
     let shown: View | null = null;
+    let stop = () => undefined as void;
     setProblem("");
+    setGone(false);
     import("./viewer").then((viewer) => viewer.show(host.current!, props.url, abort.signal, setSide)).then(
       (made) => {
         shown = made;
         if (abort.signal.aborted) return made.close();
         setView(made);
       },
-      (error: Error) => abort.signal.aborted || setProblem(error.message),
+      (error: Error) => {
+        if (abort.signal.aborted) return;
+        setProblem(error.message);
+        setGone(error instanceof api.Problem && [404, 410].includes(error.status));
+        if (error instanceof api.Away) stop = api.onPresence((here) => here && setTurn((before) => before + 1));
+      },
     );
     return () => {
+      stop();
       abort.abort();
       shown?.close();
       setView(null);
     };
-  }, [props.url]);
+  }, [props.url, turn]);
   useEffect(() => view?.look(look), [view, look]);
   useEffect(() => view?.turn(turning), [view, turning]);
 
@@ -44,7 +56,8 @@ export function Model(props: { url: string; name: string; millimetres: number })
     <>
       <div ref={host} class="canvas" tabIndex={view ? 0 : undefined} role={view ? "img" : undefined} data-ready={view ? "" : undefined}
         aria-label={view ? `The mesh of ${props.name} ${shown}, ${turning ? "turning" : `seen from ${side}`}. Arrow keys turn it, plus and minus come closer and go away.` : undefined}>
-        {!view && <p class="quiet" role="status">{problem ? `It cannot be shown: ${problem}` : "Loading the mesh …"}</p>}
+        {!view && <p class="quiet told" role="status">{problem ? `It cannot be shown. ${problem}` : "Loading the mesh …"}</p>}
+        {gone && props.again && <button type="button" onClick={props.again}>Make this mesh again</button>}
       </div>
       <div class="row looks">
         <div class="row" role="group" aria-label="How it is shown">

@@ -8,6 +8,7 @@ import {
 } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
+import { ask } from "./api";
 
 export type Look = "picture" | "clay" | "wireframe" | "normals";
 
@@ -37,17 +38,16 @@ const CHECKED = 600_000;
 /** From where a mesh is seen. */
 export type Side = "the front" | "the right" | "the back" | "the left" | "above" | "below";
 
-/** Show the GLB at `url` in `host`. seen : called when another side turns up. Throws when it cannot be had or the browser has no WebGL. */
+/** Show the GLB at `url` in `host`. seen : called when another side turns up. Throws what `ask` does, and when the browser has no WebGL. */
 export async function show(host: HTMLElement, url: string, signal: AbortSignal, seen: (side: Side) => void): Promise<View> {
-  const answer = await fetch(url, { signal });
-  if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.detail ?? `the server answered ${answer.status}`);
+  const answer = await ask(url, { signal });
   const file = await new GLTFLoader().parseAsync(await answer.arrayBuffer(), "");
   signal.throwIfAborted();
   let renderer: WebGLRenderer;
   try {
     renderer = new WebGLRenderer({ antialias: true, alpha: true, powerPreference: "low-power" });
   } catch {
-    throw new Error("this browser cannot show 3D (no WebGL); the files can be downloaded all the same");
+    throw new Error("This browser cannot show 3D (no WebGL); the files can be downloaded all the same");
   }
   const meshes: Mesh[] = [];
   file.scene.traverse((node) => void (node instanceof Mesh && meshes.push(node)));
