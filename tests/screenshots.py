@@ -100,9 +100,9 @@ def _studio(page: Page) -> None:
     expect(page.locator('[data-state="succeeded"]')).to_have_count(len(COLOURS), timeout=120_000)
     expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=60_000)
     expect(page.locator(".gallery li")).to_have_count(len(COLOURS), timeout=60_000)
-    for card in page.locator(".gallery img").all():
+    for card in page.locator(".gallery li").all():
         card.scroll_into_view_if_needed()
-        card.evaluate("image => image.decode()")
+        card.locator("img").evaluate("image => image.decode()")
     page.evaluate("scrollTo(0, 0)")
 
 

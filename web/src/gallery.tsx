@@ -153,7 +153,7 @@ function Card(props: { shape: Shape; open: () => void; forget: (picture: string 
         <button type="button" class="plain" onClick={() => props.forget(picture ?? null)} aria-label={`Delete ${name}, made ${ago(first.created)}`}>Delete</button>
       </div>
       <span class="quiet small called">{name}</span>
-      <span class="quiet small">{bytes(shown.bytes)}, took {seconds(shown.cost_seconds)} to make</span>
+      <span class="quiet small">{bytes(shown.bytes)}, made in {seconds(shown.cost_seconds)}</span>
     </li>
   );
 }
