@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,49 @@ def test_a_series_is_never_longer_than_what_can_be_drawn_and_loses_nothing() -> 
     drawn = series(samples)
     assert len(drawn["at"]) <= POINTS
     assert sum(drawn["saved_seconds"]) == 1440
+
+
+def drawn_of(runs: list[int], away: float, length: float = 60.0) -> dict[str, Any]:
+    """The series of so many samples in a row each, between which the server was away for so long."""
+    samples, at = [], 1.7e9
+    for run in runs:
+        for _ in range(run):
+            at += length
+            tally = {"counts": [1, *EMPTY[1:]], "seconds": 1e-5}
+            grown = {"generations": {"memory": tally}, "saved": {"memory": 1.0}, "busy": {"0": 1.0}}
+            samples.append(Sample(at, length, grown, {"waiting": 1, "memory": {"0": 1}, "bytes": {"disk": 1}}))
+        at += away
+    return series(samples)
+
+
+@pytest.mark.parametrize("length", [FINE, COARSE])
+def test_no_line_is_drawn_across_the_time_that_the_server_was_away(length: float) -> None:
+    drawn = drawn_of([10, 5], 7200, length)
+    assert drawn["at"][10] == drawn["at"][11] - length, "the gap ends where what is known begins again"
+    assert drawn["seconds"][10] == 7200
+    for column in (
+        *(drawn[name] for name in ("saved_seconds", "errors", "waiting", "active", "wait_seconds")),
+        *(drawn[name][of] for name, of in (("per_second", "memory"), ("busy", "0"), ("bytes", "disk"))),
+        *drawn["latency"]["memory"].values(),
+    ):
+        assert len(column) == len(drawn["at"]) == 16
+        assert column[10] is None
+    assert None not in (drawn["saved_seconds"][:10] + drawn["per_second"]["memory"][11:])
+
+
+def test_what_is_joined_to_be_drawn_is_not_joined_across_a_gap() -> None:
+    drawn = drawn_of([331, 502, 433], 3600)
+    assert [seconds for seconds in drawn["seconds"] if seconds > 1800] == [3600, 3600]
+    ends = [(at - seconds, at) for at, seconds in zip(drawn["at"], drawn["seconds"], strict=True)]
+    assert all(end == pytest.approx(begin) for (_, end), (begin, _) in pairwise(ends))
+
+
+@given(st.lists(st.integers(1, 40), max_size=300), st.sampled_from([1.0, 5.0, 1000.0]))
+def test_a_server_that_is_away_all_the_time_has_no_more_points_and_loses_nothing(runs: list[int], away: float) -> None:
+    drawn = drawn_of(runs, away)
+    assert len(drawn["at"]) <= POINTS
+    assert sum(saved for saved in drawn["saved_seconds"] if saved is not None) == sum(runs)
+    assert drawn["saved_seconds"].count(None) == (min(max(0, len(runs) - 1), POINTS // 4) if away > 3 else 0)
 
 
 # The server.

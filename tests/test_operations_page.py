@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from meshkiln.telemetry.history import History
 from serving import serving
 
 pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: the page is not tested")
 pytest.importorskip("axe_playwright_python")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from browser import opened
 
@@ -72,6 +78,65 @@ def test_figures_change_when_requests_come(page: Page, http: httpx.Client) -> No
         "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(value => value !== 0)"
     )
     assert inked
+
+
+def test_a_chart_tells_what_is_saved_a_minute_and_breaks_off_where_the_server_was_away(
+    browser: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    path, now = tmp_path / "data" / "history.sqlite", time.time()
+    History(path, time.time).close()
+    # Rows of two minutes: an hour of them, an hour of nothing, another hour.
+    rows = [(now - 120 * n, json.dumps([120, {"saved": {"memory": 30}}, {}])) for n in (*range(60, 90), *range(30))]
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.executemany("INSERT INTO minutes VALUES (?, ?)", rows)
+    with serving(tmp_path) as http:
+        page = browser.new_page(base_url=str(http.base_url))
+        page.goto("/operations")
+        chart = page.locator("figure.chart", has=page.get_by_role("heading", name="Saved", exact=True))
+        expect(chart.locator(".hidden")).to_have_text("Latest: saved 15 s.")
+        # Only the line, and what is below it, are green.
+        coloured = chart.locator("canvas").evaluate(
+            """c => {
+                const {data, width} = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+                const columns = new Array(width).fill(false);
+                for (let at = 0; at < data.length; at += 4) {
+                    const [r, g, b] = data.subarray(at, at + 3);
+                    if (g > r + 20 && g > b + 20) columns[at / 4 % width] = true;
+                }
+                return columns;
+            }"""
+        )
+        page.close()
+    inked, *others = [(seen, len(list(run))) for seen, run in itertools.groupby(coloured)][1:-1]
+    assert [seen for seen, _ in others] == [False, True]
+    assert others[0][1] == pytest.approx(inked[1], rel=0.1)
+
+
+def test_only_one_look_is_under_way_however_often_the_page_comes_to_sight(page: Page) -> None:
+    expect(page.get_by_text("The intake is open.")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/v1/operations", lambda route: held.append(route))
+    with page.expect_request("**/v1/operations"):
+        pass
+    for _ in range(5):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    # What the page does besides goes through; another look would have been on its way before it.
+    page.evaluate("fetch('/healthz').then(answer => answer.text())")
+    assert len(held) == 1
+    held[0].continue_()
+
+
+def test_a_refused_look_is_told_and_forgotten_once_one_is_answered(page: Page) -> None:
+    refusal = {"type": "urn:meshkiln:problem:busy", "title": "Not now", "detail": "somebody is in the way"}
+    answer = json.dumps(refusal)
+    page.route(
+        "**/v1/operations",
+        lambda route: route.fulfill(status=503, content_type="application/problem+json", body=answer),
+    )
+    expect(page.get_by_role("alert")).to_have_text("Not now: somebody is in the way")
+    page.unroute("**/v1/operations")
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_pause_asks_first_and_shows_until_it_is_over(page: Page, http: httpx.Client) -> None:
