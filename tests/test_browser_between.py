@@ -72,6 +72,35 @@ def test_what_the_server_itself_fails_at_is_said_at_once(page: Page) -> None:
     expect(page.locator(".item .problem")).to_have_text("The server failed. the server's log tells more")
 
 
+def test_a_server_that_does_not_tell_its_engines_is_asked_again(page: Page) -> None:
+    page.clock.install()
+    failed = {"title": "The server failed", "detail": "the server's log tells more"}
+    page.route("**/v1/engines", lambda route: route.fulfill(status=500, json=failed), times=1)
+    page.reload()
+    expect(page.locator("main > .problem")).to_contain_text("The options cannot be shown")
+    page.clock.fast_forward(5000)
+    expect(page.locator(".fold")).to_be_visible()
+    expect(page.locator("main > .problem")).to_have_count(0)
+
+
+def test_a_cutout_that_a_busy_server_draws_later_is_shown_later(page: Page) -> None:
+    by_itself(page)
+    asked: list[str] = []
+
+    def busy(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) < 4:
+            route.fulfill(status=503, headers={"retry-after": "1"}, json={"title": "Busy"})
+        else:
+            route.fallback()
+
+    page.route("**/v1/artifacts/*?format=png", busy)
+    drop(page, [mug((38, 97, 20))])
+    ready(page)
+    expect(page.locator("img.checker")).to_be_visible(timeout=WAIT)
+    assert len(asked) >= 4
+
+
 def test_a_stream_that_is_refused_is_not_asked_for_again_at_once(page: Page) -> None:
     by_itself(page)
     asked: list[str] = []

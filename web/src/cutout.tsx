@@ -137,7 +137,7 @@ export function Cutout(props: { id: string; cutout: string | null; close: () => 
           <button type="button" aria-pressed={keeps} onClick={() => setKeeps(true)}>Keep</button>
         </div>
         <label class="inline">Size <input type="range" min={4} max={200} value={size} onInput={(e) => resize(e.currentTarget.valueAsNumber)} /></label>
-        <button type="button" disabled={undos === 0} onClick={undo}>Undo</button>
+        <button type="button" aria-disabled={undos === 0} onClick={undo}>Undo</button>
       </div>
       <canvas ref={canvas} class="checker" tabIndex={0} role="img" aria-label="The cut-out. Arrow keys move the brush, space paints."
         onPointerDown={pointer} onPointerMove={pointer} onPointerUp={pointer} onPointerCancel={pointer} onPointerLeave={pointer} onKeyDown={key} onBlur={away} />

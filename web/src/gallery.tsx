@@ -6,7 +6,7 @@ import { Confirm, type Question } from "./confirm";
 import { useFocusKept } from "./focus";
 import { Said, useSaid, type Say } from "./frame";
 import { Ready } from "./item";
-import { preview } from "./previews";
+import { usePreview } from "./previews";
 import { ago, bytes, seconds } from "./words";
 
 interface Stored {
@@ -106,25 +106,6 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
       {open && <Sheet shape={open} engines={props.engines} close={() => setOpen(null)} />}
     </section>
   );
-}
-
-/** The picture of a stored mesh: its address, null when there is none, undefined until that is known. path : null asks nobody yet */
-function usePreview(path: string | null): string | null | undefined {
-  const [picture, setPicture] = useState<string | null>();
-  useEffect(() => {
-    if (path === null) return undefined;
-    const abort = new AbortController();
-    let url: string | null = null;
-    void preview(path, abort.signal).then((found) => {
-      if (!abort.signal.aborted) setPicture((url = found && URL.createObjectURL(found)));
-    });
-    return () => {
-      abort.abort();
-      setPicture(undefined);
-      if (url) URL.revokeObjectURL(url);
-    };
-  }, [path]);
-  return picture;
 }
 
 function Card(props: { shape: Shape; open: () => void; forget: (picture: string | null) => void }) {

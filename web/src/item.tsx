@@ -10,6 +10,7 @@ import { called, over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
 import { cutAlready } from "./options";
+import { usePreview } from "./previews";
 import { Progress } from "./progress";
 import { again, cancel, keep, remove, repair, send } from "./sending";
 import { bytes, provenance, used, withCut } from "./words";
@@ -59,7 +60,9 @@ export function ItemView(props: {
   const [repairing, setRepairing] = useState(false);
   const [broken, setBroken] = useState(false);
   const [unseen, setUnseen] = useState(false);
-  const cutout = broken ? null : item.cutout;
+  // A server that is busy draws it later: what an <img> could not have is asked for until there is an answer.
+  const later = usePreview(broken ? item.cutout : null);
+  const cutout = broken ? later ?? null : item.cutout;
   // A file that this browser cannot show is no picture, or one of a kind that only the server reads.
   const picture = cutout || !unseen ? given : null;
   const failed = () => (cutout ? setBroken(true) : setUnseen(true));

@@ -12,17 +12,33 @@ import { over, useItems, type Item } from "./items";
 import { anew, cutAlready, engineOf, Fold, queries, useOptions, type Options } from "./options";
 import { add, CUTOUT, keep, remake, remove, start } from "./sending";
 
-function useEngines(): api.Engine[] {
+/** Milliseconds after which the engines are asked for again that were refused. */
+const AGAIN = 5000;
+
+/** The engines that are served, and why they are not known. */
+function useEngines(): [api.Engine[], string] {
   const here = usePresence();
   const [engines, set] = useState<api.Engine[]>([]);
+  const [problem, setProblem] = useState("");
+  const [turn, again] = useState(0);
   useEffect(() => {
-    if (here) api.read<api.Engine[]>("/v1/engines").then(set, () => undefined);
-  }, [here]);
-  return engines;
+    if (!here) return undefined;
+    let timer = 0;
+    api.read<api.Engine[]>("/v1/engines").then((served) => {
+      set(served);
+      setProblem("");
+    }, (error: Error) => {
+      if (error instanceof api.Away) return;
+      setProblem(error.message);
+      timer = setTimeout(() => again((before) => before + 1), AGAIN);
+    });
+    return () => clearTimeout(timer);
+  }, [here, turn]);
+  return [engines, problem];
 }
 
 function Studio() {
-  const served = useEngines();
+  const [served, problem] = useEngines();
   const engines = served.filter((engine) => engine.name !== CUTOUT);
   const items = useItems();
   const [options, set] = useOptions(engines);
@@ -73,6 +89,7 @@ function Studio() {
       <h1 class="hidden">Studio</h1>
       <Give take={(files) => void take(files)} small={items.length > 0} />
       <Fold engines={engines} options={options} change={change} />
+      {problem && !engines.length && <p class="problem" role="alert">The options cannot be shown, and the server's own hold. {problem}</p>}
       {items.length > 0 && (
         <section aria-labelledby="yours" {...focus}>
           <div class="head">
