@@ -84,7 +84,7 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
   const ask = (shape: Shape, picture: string | null) =>
     setQuestion({
       title: `Delete ${nameOf(shape)}, made ${ago(shape.files[0]!.created)}?`,
-      text: "It is deleted in all its formats, for everybody, and links to it say so. Asked for again, it is made again.",
+      text: "It is deleted in all its formats, for everybody, and no link gives it any more. Asked for again, it is made again.",
       action: "Delete",
       danger: true,
       picture: picture ?? undefined,
