@@ -178,10 +178,25 @@ def test_a_purge_says_what_goes_and_then_it_is_gone(page: Page, http: httpx.Clie
     page.get_by_role("button", name="Purge …").click()
     expect(page.get_by_role("dialog")).to_contain_text("Purge 1 artifact?")
     confirm(page, "Keep as it is")
+    expect(page.locator(".said")).to_have_count(0)  # nothing was done, and nothing is said
     assert http.get("/v1/cache").json()["entries"] == entries
+    held: list[Route] = []
+    page.get_by_role("button", name="Purge …").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Purge 1 artifact?")
+    page.route("**/v1/operations/purge", lambda route: held.append(route))
+    with page.expect_request("**/v1/operations/purge"):
+        confirm(page, "Purge")
+    expect(page.get_by_text("Purging 1 artifact …")).to_be_in_viewport()
+    held[0].fulfill(status=503, content_type="application/problem+json", body='{"title": "Not now"}')
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_role("alert")).to_have_text("Not now")
+    expect(page.get_by_text("Purging 1 artifact …")).to_have_count(0)
+    assert http.get("/v1/cache").json()["entries"] == entries
+    page.unroute("**/v1/operations/purge")
     page.get_by_role("button", name="Purge …").click()
     confirm(page, "Purge")
     expect(page.locator("#said")).to_have_text("One artifact is gone")
+    expect(page.get_by_role("alert")).to_have_count(0)
     assert http.get("/v1/cache").json()["entries"] == entries - 1
     page.get_by_label("Purge by").select_option("engine")
     page.get_by_role("button", name="Purge …").click()

@@ -63,7 +63,7 @@ export function Chart(props: { title: string; note: string; at: number[]; lines:
             ...(line.dash ? { dash: line.dash } : {}),
             width: 1.75,
             spanGaps: false,
-            points: { show: (self: uPlot, index: number) => alone(self.data[index] as (number | null)[]) , size: 6 },
+            points: { show: false, filter: (self: uPlot, index: number) => alone(self.data[index] as (number | null)[]), size: 6 },
             // Away from the pointer the legend tells the latest.
             value: (self: uPlot, value: number | null, index: number, at: number | null) => said(at === null ? latest(self.data[index] as (number | null)[]) : value),
           })),
@@ -114,7 +114,8 @@ function decades(low: number, high: number): number[] {
   return Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => 10 ** (first + i * step));
 }
 
-/** Whether values have gaps around them, between which no line would be seen. */
-function alone(values: (number | null)[]): boolean {
-  return values.some((value, at) => value !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null);
+/** Where values have gaps around them, between which no line would be seen. */
+function alone(values: (number | null)[]): number[] {
+  const gap = (at: number): boolean => (values[at] ?? null) === null;
+  return [...values.keys()].filter((at) => !gap(at) && gap(at - 1) && gap(at + 1));
 }

@@ -31,7 +31,7 @@ export function useSaid(): [{ what: string; seen: boolean }, Say] {
 
 /** Tell it to who looks and to who listens. An open dialog has its own: what is outside of it is neither seen nor heard. */
 export function Said(props: { what: string; seen: boolean; id?: string }) {
-  return <p class={props.seen ? "said" : "hidden"} role="status" id={props.id}>{props.what}</p>;
+  return <p class={props.seen && props.what ? "said" : "hidden"} role="status" id={props.id}>{props.what}</p>;
 }
 
 /** Say what was done, at the foot of the window. */

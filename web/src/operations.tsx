@@ -3,7 +3,7 @@
 import "uplot/dist/uPlot.min.css";
 import "./operations.css";
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import type { Line } from "./chart";
 import { Chart } from "./chart";
@@ -11,7 +11,7 @@ import type { Question } from "./confirm";
 import { Confirm } from "./confirm";
 import type { Artifact, Operations, Series, Worker } from "./counts";
 import { OUTCOMES } from "./counts";
-import { Frame, say, usePresence } from "./frame";
+import { Frame, Said, say, usePresence } from "./frame";
 import { Answers, Batches, Dearest, Errors, Evictions, lately, Outcomes, Stages, Workers } from "./tables";
 import { bytes, count } from "./words";
 
@@ -102,6 +102,8 @@ function Charts(props: { series: Series; span: Span }) {
   );
 }
 
+const artifacts = (number: number): string => `${count(number)} ${number === 1 ? "artifact" : "artifacts"}`;
+
 const AGES: [number, string][] = [[3600, "an hour"], [86400, "a day"], [604800, "a week"], [2592000, "30 days"], [0, "now: everything"]];
 
 function PurgeForm(props: { engines: string[]; ask: (wanted: Record<string, unknown>, words: string) => void }) {
@@ -138,6 +140,10 @@ function Page() {
   const { told, series, dear, refusal, refresh } = useTold(span);
   const [question, setQuestion] = useState<Question | null>(null);
   const [problem, setProblem] = useState("");
+  const [doing, setDoing] = useState("");
+  const alert = useRef<HTMLParagraphElement>(null);
+  // What is refused may have been asked for far below.
+  useEffect(() => alert.current?.scrollIntoView({ block: "nearest" }), [problem]);
   const attempt = async (what: () => Promise<string>): Promise<void> => {
     setProblem("");
     try {
@@ -147,17 +153,27 @@ function Page() {
     }
     refresh();
   };
+  /** Ask for what takes its time, which is told while it does. */
+  const purged = async (wanted: Record<string, unknown>, words: string): Promise<{ artifacts: number; bytes: number }> => {
+    setDoing(words);
+    try {
+      return await post("purge", wanted);
+    } finally {
+      setDoing("");
+    }
+  };
   const purge = (wanted: Record<string, unknown>, words: string) =>
-    attempt(async () => {
-      const would = await post<{ artifacts: number; bytes: number }>("purge", { ...wanted, dry_run: true });
+    // One after the other; that there is one is seen.
+    !doing && attempt(async () => {
+      const would = await purged({ ...wanted, dry_run: true }, "Looking for what would go …");
       if (!would.artifacts) return `Nothing is stored that was ${words}`;
       setQuestion({
-        title: `Purge ${count(would.artifacts)} ${would.artifacts === 1 ? "artifact" : "artifacts"}?`,
+        title: `Purge ${artifacts(would.artifacts)}?`,
         text: `${bytes(would.bytes)} ${words} are let go. Asked for again, they are computed again.`,
         action: "Purge",
         danger: true,
         act: () => attempt(async () => {
-          const gone = await post<{ artifacts: number; bytes: number }>("purge", wanted);
+          const gone = await purged(wanted, `Purging ${artifacts(would.artifacts)} …`);
           return gone.artifacts === 1 ? "One artifact is gone" : `${count(gone.artifacts)} artifacts are gone`;
         }),
       });
@@ -200,7 +216,7 @@ function Page() {
         </div>
       )}
       {told && !told.telemetry && <p class="notice">The setting telemetry is off: nothing is counted.</p>}
-      {(problem || refusal) && <p class="problem" role="alert">{problem || refusal}</p>}
+      {(problem || refusal) && <p class="problem" role="alert" ref={alert}>{problem || refusal}</p>}
       {told && summary ? (
         <>
           <Answers told={told} />
@@ -228,6 +244,7 @@ function Page() {
           </section>
         </>
       ) : !refusal && <p class="quiet">Asking the server …</p>}
+      <Said what={doing} seen />
       <Confirm question={question} close={() => setQuestion(null)} />
     </Frame>
   );
