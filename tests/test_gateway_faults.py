@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,6 +248,35 @@ def test_stalling_half_and_malformed_requests_are_told_and_closed(
         assert int(said.split(b" ", 2)[1]) in allowed, said[:200]
         assert b"application/problem+json" in said
     assert http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "kinds"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", {"malformed"}),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-", {"too-slow"}),
+        (b"GET /" + b"a" * 500_000, {"head-too-large", "too-slow"}),
+        # The application has this one already, and counts it: its connection was closed.
+        (HEAD.replace(b"Content-Length: ", b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"), {"disconnected"}),
+    ],
+)
+def test_what_is_refused_on_the_connection_is_counted_once_by_type(
+    http: httpx.Client, sent: bytes, kinds: set[str]
+) -> None:
+    def refused(name: str) -> Counter[str]:
+        lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(name)]
+        return Counter({line.split('="')[-1].split('"')[0]: int(float(line.split()[-1])) for line in lines})
+
+    errors, statuses = "meshkiln_errors_total{", 'meshkiln_http_requests_total{route="none"'
+    before = refused(errors), refused(statuses)
+    said = talk(http, sent)
+    until(lambda: refused(errors) != before[0])
+    ((kind, times),) = (refused(errors) - before[0]).items()
+    assert times == 1
+    assert kind in kinds
+    if kind != "disconnected":
+        assert json.loads(said.partition(b"\r\n\r\n")[2])["type"].endswith(f":{kind}")
+        assert refused(statuses) - before[1] == Counter({said.split(b" ", 2)[1].decode(): 1})
 
 
 def test_bodies_are_bounded_together(http: httpx.Client) -> None:

@@ -28,17 +28,20 @@ STALLED_SECONDS = 60.0
 """An answer of which nothing was taken for so long is not taken in any more."""
 
 Shortcut = Callable[[bytes, Sequence[tuple[bytes, bytes]]], tuple[bytes, bytes] | None]
+Refused = Callable[[Problem], None]
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
     shortcut : gives what to send for requests that need no more than that (`HotPath.shortcut`)
+    refused : called for each problem that is told here, and nowhere else (`Metrics.refused`)
     """
 
-    def __init__(self, shortcut: Shortcut | None, **server: Any) -> None:
+    def __init__(self, shortcut: Shortcut | None, refused: Refused, **server: Any) -> None:
         super().__init__(**server)
         self._shortcut = shortcut
+        self._refused = refused
         self._answered = False
         self._head_bytes = 0
         self._in_head = False
@@ -128,8 +131,12 @@ class Connection(HttpToolsProtocol):
             f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
+        asked = self.cycle is not None and not self.cycle.response_complete
+        if not asked:
+            # Else it is a request that the application knows, and counts.
+            self._refused(problem)
         # In the middle of an answer there is no place for another.
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if not (asked and self.cycle.response_started):
             self.transport.write(head.encode() + body)
         self.transport.close()
 

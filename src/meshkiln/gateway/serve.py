@@ -29,7 +29,7 @@ from meshkiln.errors import BadParameter, MeshkilnError, UnknownEngine
 from meshkiln.flights import Flight, Flights
 from meshkiln.gateway import deletion, feedback, gallery, hunyuan3d, operations
 from meshkiln.gateway.app import make_app
-from meshkiln.gateway.connection import Connection, Shortcut, judge
+from meshkiln.gateway.connection import Connection, judge
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.hosts import HostGuard
 from meshkiln.gateway.hotpath import HotPath
@@ -64,10 +64,12 @@ LAST_SPANS = 0.5
 T = TypeVar("T")
 
 
-def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tuple[ASGIApp, Service, Shortcut | None]:
+def build(
+    settings: Settings, kinds: Mapping[str, Engine] | None = None
+) -> tuple[ASGIApp, Service, Callable[..., Connection]]:
     """The whole server as one ASGI application, whose lifespan opens and closes everything; and parts of it.
 
-    The parts are the service, and what connections may ask before they ask the application.
+    The parts are the service, and what makes the connections that ask the application.
     kinds : engines to serve, by name; None is all that are registered
     Raises StoreError when jobs cannot be kept, UnknownEngine for a default engine that is not there, NoUpstreams,
     BadParameter for limits that are none and for a default recipe that no engine has.
@@ -184,17 +186,18 @@ def build(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> tupl
         whole = Logged(whole)
     if traces is not None:
         whole = Traced(whole, traces)
-    if hot is None or settings.log_requests:
-        return whole, service, None
-    hot.serves = guard.serves
-    return whole, service, hot.shortcut
+    shortcut = None
+    if hot is not None and not settings.log_requests:
+        hot.serves = guard.serves
+        shortcut = hot.shortcut
+    return whole, service, partial(Connection, shortcut, metrics.refused)
 
 
 class Server(uvicorn.Server):
     """The HTTP server: looks after its connections, and lets the service know at once when it is to stop."""
 
     def __init__(self, settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
-        app, self.service, shortcut = build(settings, kinds)
+        app, self.service, connection = build(settings, kinds)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -203,7 +206,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 loop="uvloop",
-                http=partial(Connection, shortcut),  # type: ignore[arg-type]
+                http=connection,  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 # A header that anybody can send tells nothing of who asks.
