@@ -20,8 +20,14 @@ def test_a_verdict_is_kept_with_what_it_is_about(tmp_path: Path) -> None:
         assert http.post(where, json={"rating": "down", "reason": "flat"}).json()["reason"] == "flat"
         for wrong in ({"rating": "so-so"}, {}, {"rating": "up", "colour": 1}, {"rating": "up", "reason": "x" * 2001}):
             assert http.post(where, json=wrong).status_code == 422
-        assert http.post(where, content=b"{").status_code == 422
-        assert http.post(where, content=b" " * 20_000).status_code == 413
+        kind = {"content-type": "application/json"}
+        assert http.post(where, content=b"{", headers=kind).status_code == 422
+        assert http.post(where, content=b" " * 20_000, headers=kind).status_code == 413
+        for other in ({"content-type": "text/plain"}, {}):
+            refused = http.post(where, content=b'{"rating": "up"}', headers=other)
+            assert refused.status_code == 415
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert refused.json()["type"].endswith(":unsupported-media-type")
         assert http.post("/v1/generations/nobody/feedback", json={"rating": "up"}).status_code == 404
         stored = http.post("/v1/generations", content=b"a vase", headers={"content-type": "image/png"}).json()
         assert http.post(f"/v1/generations/{stored['id']}/feedback", json={"rating": "up"}).status_code == 200

@@ -84,19 +84,14 @@ async def whole_body(request: Request, limit: int) -> bytes:
 
 
 async def short(request: Request, model: type[Model]) -> Model:
-    """`model_of` a body that is said to be JSON. Raises Problem 415 for another media type."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        # A form of another site's page cannot send that without being asked about it first.
-        detail = "send application/json"
-        raise Problem(415, "unsupported-media-type", "The body's media type is not understood", detail)
-    return await model_of(request, model)
-
-
-async def model_of(request: Request, model: type[Model]) -> Model:
     """The JSON of a short body as a `model`. Raises Problem: as `posted` does, and 422 for what is no such thing.
 
     The framework would read the whole body whatever its size, hence this in its place, and `described`.
     """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        # A form of another site's page cannot send that without being asked about it first.
+        detail = "send application/json"
+        raise Problem(415, "unsupported-media-type", "The body's media type is not understood", detail)
     try:
         return model.model_validate_json(await whole_body(request, SHORT))
     except ValidationError as error:
@@ -105,7 +100,7 @@ async def model_of(request: Request, model: type[Model]) -> Model:
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """What the OpenAPI description says of a body that `model_of` reads."""
+    """What the OpenAPI description says of a body that `short` reads."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 

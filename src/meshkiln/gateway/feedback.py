@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from meshkiln import salvage
 from meshkiln.errors import StoreError
-from meshkiln.gateway.bodies import described, model_of
+from meshkiln.gateway.bodies import described, short
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.store.faults import telling
 
@@ -102,7 +102,7 @@ def add_routes(app: FastAPI, gateway: Gateway, feedback: Feedback) -> None:
     )
     async def give(id: str, request: Request) -> Response:
         document = await gateway.told(id)
-        verdict = await model_of(request, Verdict)
+        verdict = await short(request, Verdict)
         return JSONResponse(await asyncio.to_thread(feedback.add, document, verdict))
 
     @app.get("/v1/generations/{id}/feedback", tags=["generations"], summary="What was thought of it last, or null")
