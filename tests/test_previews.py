@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import httpx
 import numpy as np
 import pytest
 import trimesh
+from numpy.typing import NDArray
 from PIL import Image
 
 import canary
@@ -18,7 +20,7 @@ from meshkiln.engines.inflate import ENGINE
 from meshkiln.engines.mesh import PREVIEW as OF_A_MESH
 from meshkiln.engines.mesh.preview import SIDE
 from meshkiln.engines.picture import PREVIEW as OF_A_CUTOUT
-from serving import serving
+from serving import serving, until
 
 PICTURE = pictures.file(pictures.painted(pictures.mug(), (180, 60, 40), (240, 240, 240)))
 
@@ -55,6 +57,29 @@ def test_a_preview_is_stored_and_made_once(http: httpx.Client) -> None:
     assert again.content == first.content
     assert http.get("/v1/cache").json()["puts"] == after
     assert http.get(link, headers={"if-none-match": first.headers["etag"]}).status_code == 304
+
+
+def test_previews_and_conversions_are_counted_beside_the_stages_of_generations(http: httpx.Client) -> None:
+    def counted(stage: str) -> NDArray[np.float64]:
+        """How often it was computed, in how many seconds, and how often it was found."""
+        text = http.get("/metrics").text
+        names = ("seconds_count{", "seconds_sum{", "hits_total{[^}]*")
+        return np.array(
+            [sum(map(float, re.findall(f'meshkiln_stage_{n}stage="{stage}"[^}}]*}} (.*)', text))) for n in names]
+        )
+
+    kinds = ("preview", "conversion", "export")
+    document = made(http, faces=4500)
+    before = [counted(kind) for kind in kinds]
+    for link in (document["links"]["previews"]["export"], document["links"]["formats"]["stl"]):
+        for _ in range(3):
+            assert http.get(link).status_code == 200
+    *others, export = [counted(kind) - then for kind, then in zip(kinds, before, strict=True)]
+    assert export.tolist() == [0, 0, 0]
+    for computed, seconds, found in others:
+        assert (computed, found) == (1, 2)
+        assert 0 < seconds < 60
+    until(lambda: {"conversion", "preview"} <= set(http.get("/v1/operations").json()["live"]["stages"]))
 
 
 def test_what_cannot_be_seen_is_404(http: httpx.Client) -> None:

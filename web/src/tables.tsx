@@ -60,7 +60,7 @@ export function Stages(props: { summary: Summary }) {
       </tr>
     );
   });
-  return <Table wide title="What stages cost" note="Dearest first. Compute seconds: a stage's share of its batch, without waiting."
+  return <Table wide title="What stages cost" note="Dearest first. Compute seconds: a stage's share of its batch, without waiting. A preview counts as one, and so does a conversion."
     head={["stage", "computed", "mean", "p95", "of all work", "found", "hit rate"]} rows={rows} empty="No stage has run." />;
 }
 

@@ -41,7 +41,7 @@ class Gateway:
         self.metrics = metrics
         self.exposition = Exposition(self)
         self.store = service.store
-        self.results = Results(service)
+        self.results = Results(service, metrics)
         self.seen: Seen = lambda request, picture, response, result: None
         self.uploads = Uploads(settings.upload_bytes)
 

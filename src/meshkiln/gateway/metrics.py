@@ -27,6 +27,10 @@ what answering one takes (`benchmarks/telemetry.py`)."""
 ARTIFACT, GENERATIONS = "/v1/artifacts/{key}", "/v1/generations"
 """The routes that the hot path answers."""
 
+CONVERSION, PREVIEW = "conversion", "preview"
+"""What workers make beside generations, counted as if it were a stage: a stored mesh in another format, or made again
+after it was evicted, by whatever stages that takes; and a picture of a mesh or a cut-out."""
+
 
 class Again(Tally):
     """Stored generations that the hot path answered, of one tier and last stage. saved : compute seconds"""
@@ -51,7 +55,7 @@ class Metrics:
     on : False counts nothing (the setting `telemetry`)
     requests : (route, status) -> HTTP requests; answers : route -> seconds to the end of the answer
     generations : outcome -> seconds from the request to its result
-    stages : stage -> compute seconds; hits : (tier, stage) -> outputs found instead of computed
+    stages : stage, or what is made beside -> compute seconds; hits : (tier, stage) -> outputs found, not computed
     saved : outcome -> compute seconds that answers did not need
     errors : kind of problem (the end of its type URI) -> times it was told
 
@@ -130,6 +134,16 @@ class Metrics:
                     self.stages[stage.stage].observe(stage.seconds)
             elif stage.source is not None:
                 self.hits[stage.source, stage.stage] += 1
+
+    def computed(self, stage: str, seconds: float) -> None:
+        """Count what was made beside generations, and the compute seconds that it took."""
+        if self.on:
+            self.stages[stage].observe(seconds)
+
+    def found(self, tier: str, stage: str) -> None:
+        """Count what is made beside generations, and was there already."""
+        if self.on:
+            self.hits[tier, stage] += 1
 
     def ended(self, job: Job) -> None:
         """Count a job that failed or was cancelled."""

@@ -24,14 +24,20 @@ def keys(kilns: Mapping[str, Kiln], key: Key) -> set[Key]:
     return {_key(kiln, preview, key) for kiln, _, preview in _previews(kilns)}
 
 
-def stored(kilns: Mapping[str, Kiln], key: Key) -> Artifact | None:
-    """The picture of what is (or was) stored under `key`, when it was made before. Blocks: call it on a thread."""
+def stored(kilns: Mapping[str, Kiln], key: Key) -> tuple[Artifact, str] | None:
+    """The picture of what is (or was) stored under `key`, when it was made before, and the tier that has it.
+
+    Blocks: call it on a thread.
+    """
     store = next(iter(kilns.values())).store
-    return next(filter(None, map(store.get, keys(kilns, key))), None)
+    return next(filter(None, map(store.get_tier, keys(kilns, key))), None)
 
 
-async def made(kilns: Mapping[str, Kiln], runner: Runner, key: Key) -> Artifact | None:
-    """The picture of what is stored under `key`, made now; None when nothing is, or nothing to be shown."""
+async def made(kilns: Mapping[str, Kiln], runner: Runner, key: Key) -> tuple[Artifact, float | None] | None:
+    """The picture of what is stored under `key`, made now; None when nothing is, or nothing to be shown.
+
+    With the compute seconds that it took; None when somebody else was at it.
+    """
     store = next(iter(kilns.values())).store
     artifact = await asyncio.to_thread(store.get, key)
     if artifact is None:
@@ -43,18 +49,24 @@ async def made(kilns: Mapping[str, Kiln], runner: Runner, key: Key) -> Artifact 
     return None
 
 
-async def _flown(kiln: Kiln, preview: Stage, runner: Runner, key: Key, artifact: Artifact) -> Artifact:
+async def _flown(
+    kiln: Kiln, preview: Stage, runner: Runner, key: Key, artifact: Artifact
+) -> tuple[Artifact, float | None]:
     picture = _key(kiln, preview, key)
+    seconds: float | None = None
 
     def compute(flight: Flight) -> Artifact:
+        nonlocal seconds
         payload = Payload(artifact.data, artifact.media_type)
         ran = runner(Task(preview, (payload,), {}, flight, lambda step, steps: None))
         provenance = {**artifact.provenance, "stage": preview.name, "version": preview.version, "made": time.time()}
         shown = Artifact.of(ran.output.data, ran.seconds, preview.media_type, provenance)
         kiln.store.put(picture, shown, durable=False)
+        seconds = ran.seconds
         return shown
 
-    return await kiln.flights.arun(picture, compute, found=lambda: kiln.store.get(picture))
+    shown = await kiln.flights.arun(picture, compute, found=lambda: kiln.store.get(picture))
+    return shown, seconds
 
 
 def _previews(kilns: Mapping[str, Kiln]) -> Iterator[tuple[Kiln, Stage, Stage]]:

@@ -15,6 +15,7 @@ from typing import Any
 from meshkiln.errors import MeshkilnError, QueueFull
 from meshkiln.gateway import previews
 from meshkiln.gateway.job import SUCCEEDED, Job
+from meshkiln.gateway.metrics import CONVERSION, PREVIEW, Metrics, outcome_of
 from meshkiln.gateway.problems import Problem, not_found
 from meshkiln.gateway.represent import STORED
 from meshkiln.gateway.service import AT_ONCE, Service
@@ -31,8 +32,9 @@ class Results:
     What has to run is bounded: beyond that, QueueFull. Nothing runs that intake would not take: Paused, PoolClosed.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, metrics: Metrics) -> None:
         self.service = service
+        self.metrics = metrics
         self.store = service.store
         self._room = asyncio.Semaphore(AT_ONCE * service.workers)
 
@@ -49,16 +51,21 @@ class Results:
 
     async def preview(self, key: str) -> Artifact:
         """The picture of the artifact of that key. Raises Problem 404, QueueFull, Paused."""
-        found = None
+        made = None
         if KEY.match(key):
             kilns, name = self.service.kilns, Key(bytes.fromhex(key))
-            found = await asyncio.to_thread(previews.stored, kilns, name)
-            if found is None:
-                async with self._running():
-                    found = await previews.made(kilns, self.service.pool.run, name)
-        if found is None:
+            if found := await asyncio.to_thread(previews.stored, kilns, name):
+                picture, tier = found
+                self.metrics.found(tier, PREVIEW)
+                return picture
+            async with self._running():
+                made = await previews.made(kilns, self.service.pool.run, name)
+        if made is None:
             raise not_found(f"there is no picture of {key}: nothing is stored there, or nothing that can be shown")
-        return found
+        picture, seconds = made
+        if seconds is not None:
+            self.metrics.computed(PREVIEW, seconds)
+        return picture
 
     def _found(self, key: str) -> tuple[Artifact | None, Job | None]:
         found = self.store.get(Key(bytes.fromhex(key)))
@@ -154,7 +161,9 @@ class Results:
             raise Problem(410, "gone", "This result is not kept any more", detail) from None
         ask = replace(job.ask, parameters={**job.ask.parameters, "format": asked}, refresh=False)
         result = await asyncio.to_thread(self.service.stored, ask, picture)
-        if result is None:
+        if result is not None:
+            self.metrics.found(str(result.stages[-1].source), CONVERSION)
+        else:
             result = await self._computed(job, picture, asked)
         return Artifact(result.data, result.digest, result.cost, result.media_type, result.provenance)
 
@@ -162,7 +171,11 @@ class Results:
         kiln = self.service.kiln(job.ask.engine)
         parameters: dict[str, Any] = {name: v for name, v in job.ask.parameters.items() if name != "format"}
         async with self._running():
-            return await kiln.agenerate(picture, asked, recipe=job.ask.recipe, client=job.client, **parameters)
+            result = await kiln.agenerate(picture, asked, recipe=job.ask.recipe, client=job.client, **parameters)
+        if outcome_of(result) == "computed":
+            ran = (stage.seconds for stage in result.stages if stage.source == "computed" and not stage.joined)
+            self.metrics.computed(CONVERSION, sum(ran))
+        return result
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
