@@ -186,11 +186,17 @@ def test_a_row_that_cannot_be_read_costs_its_job_and_no_other(
     again.close()
 
 
-def test_a_result_that_is_no_json_any_more_keeps_no_other_row_from_going(tmp_path: Path) -> None:
+@pytest.mark.parametrize("former", [False, True])
+def test_a_row_whose_result_is_no_json_any_more_goes_with_the_others(tmp_path: Path, former: bool) -> None:
     clock, path = Clock(), tmp_path / "jobs.sqlite"
     jobs = Jobs(tmp_path, clock=clock)
-    bad, old = (succeeded(jobs, jobs.accept(ASK, name)[0], key) for name, key in ((b"bad", "ba"), (b"old", "ab")))
+    bad, _ = (succeeded(jobs, jobs.accept(ASK, name)[0], key) for name, key in ((b"bad", "ba"), (b"old", "ab")))
     jobs.close()
+    if former:
+        with contextlib.closing(sqlite3.connect(path)) as rows:
+            for name in ("key", "digest"):
+                rows.execute(f"DROP INDEX by_{name}_told")
+                rows.execute(f"CREATE INDEX by_{name} ON jobs (json_extract(result, '$.{name}'))")
     path.write_bytes(path.read_bytes().replace(b'{"key": "ba"', b'{"key": xba"'))
     again = Jobs(tmp_path, clock=clock)
     found = again.get(bad.id)
@@ -199,7 +205,7 @@ def test_a_result_that_is_no_json_any_more_keeps_no_other_row_from_going(tmp_pat
     assert not list(tmp_path.glob("*.damaged-*")), "nothing is wrong with the database itself"
     clock.now += again.retention + ROWS_KEPT + 1
     again.expire()
-    assert again.get(old.id) is None
+    assert again.newest(10) == []
     again.close()
 
 
@@ -244,6 +250,9 @@ def test_a_damaged_database_with_a_damaged_result_goes_on_with_the_rest(tmp_path
             rows.execute("INSERT INTO sqlite_schema VALUES ('index', ?, 'jobs', 1, ?)", (name, text))
     again = Jobs(tmp_path)
     assert again.unfinished() == [good]
+    found = again.get(bad.id)
+    assert found is not None
+    assert found.error == UNREADABLE
     again.close()
 
 

@@ -104,8 +104,7 @@ def _carried(damaged: sqlite3.Connection, database: sqlite3.Connection, table: s
     kept = 0
     database.execute("BEGIN")
     for row in readable(damaged, columns, table) if names else ():
-        with contextlib.suppress(sqlite3.Error):  # an index of what JSON holds takes no row whose JSON is damaged
-            kept += database.execute(into, row).rowcount
+        kept += database.execute(into, row).rowcount
     database.execute("COMMIT")
     return kept
 

@@ -36,9 +36,10 @@ from meshkiln.store.faults import reason, telling
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
 
-_DIGEST = "json_extract(result, '$.digest')"
-# Rows are found here by other columns too, and what is damaged in one is no JSON.
-_DELETED = "CASE WHEN json_valid(result) THEN json_extract(result, '$.deleted') END"
+# What is damaged is no JSON, of which nothing could be extracted: nor could its row be put into an index, or out of it.
+_KEY, _DIGEST, _DELETED = (
+    f"CASE WHEN json_valid(result) THEN json_extract(result, '$.{name}') END" for name in ("key", "digest", "deleted")
+)
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +142,11 @@ class Jobs:
 
     def of_key(self, key: str) -> Job | None:
         """The newest job whose result has that key (hexadecimal)."""
-        return self._read("json_extract(result, '$.key') = ? ORDER BY id DESC LIMIT 1", (key,))
+        return self._read(f"{_KEY} = ? ORDER BY id DESC LIMIT 1", (key,))
 
     def of_pictures(self, key: str) -> list[Job]:
         """Every job of a picture of which a job's result has that key (hexadecimal)."""
-        pictures = "SELECT picture FROM jobs WHERE json_extract(result, '$.key') = ?"
+        pictures = f"SELECT picture FROM jobs WHERE {_KEY} = ?"
         with self._reads() as reader:
             found = reader.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE picture IN ({pictures})", (key,)
@@ -252,14 +253,15 @@ class Jobs:
 
     def _forget(self, before: float) -> None:
         """Let go of the rows of jobs that ended before then."""
-        which = "FROM jobs WHERE state NOT IN (?, ?) AND finished < ?"
+        forget = ("DELETE FROM jobs WHERE state NOT IN (?, ?) AND finished < ?", (*UNFINISHED, before))
         try:
-            self._writer.execute(f"DELETE {which}", (*UNFINISHED, before))
-        except sqlite3.OperationalError:
-            # One whose result is no JSON any more cannot be taken out of the indexes, and stays alone.
-            for row in self._writer.execute(f"SELECT rowid {which}", (*UNFINISHED, before)).fetchall():
-                with contextlib.suppress(sqlite3.OperationalError):
-                    self._writer.execute("DELETE FROM jobs WHERE rowid = ?", row)
+            self._writer.execute(*forget)
+        except sqlite3.DatabaseError as error:
+            if not salvage.is_damage(error):
+                raise
+            # In the indexes a damaged row has the place of what it said before.
+            self._writer.execute("REINDEX jobs")
+            self._writer.execute(*forget)
 
     def _expired(self, files: Contents, name: str, column: str, now: float) -> bool:
         """Remove a file that no job needs any more; one lock for each, so that nobody waits for all of them."""
@@ -349,8 +351,11 @@ def _with_tables(path: Path) -> sqlite3.Connection:
         "CREATE UNIQUE INDEX IF NOT EXISTS once ON jobs (client, idempotency) WHERE idempotency IS NOT NULL;"
         "CREATE INDEX IF NOT EXISTS by_state ON jobs (state, id);"
         "CREATE INDEX IF NOT EXISTS by_picture ON jobs (picture);"
-        "CREATE INDEX IF NOT EXISTS by_key ON jobs (json_extract(result, '$.key'));"
-        "CREATE INDEX IF NOT EXISTS by_digest ON jobs (json_extract(result, '$.digest'));"
+        # Those of former versions, which a damaged result cannot be taken out of.
+        "DROP INDEX IF EXISTS by_key;"
+        "DROP INDEX IF EXISTS by_digest;"
+        f"CREATE INDEX IF NOT EXISTS by_key_told ON jobs ({_KEY});"
+        f"CREATE INDEX IF NOT EXISTS by_digest_told ON jobs ({_DIGEST});"
         "CREATE TABLE IF NOT EXISTS poisoned (name TEXT PRIMARY KEY);"
     )
     return connection
