@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_what_a_damaged_or_missing_format_does_not_name_any_more_is_found_all_th
         assert again[key("k")] == artifact("k", LARGE)
         again.close()
         assert (disk.folder / "format").read_text() == named
+
+
+def test_what_is_of_an_older_format_is_not_used_for_being_written_to_last(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "store")
+    disk.put(key("old"), artifact("old"))
+    (former,) = disk.folder.glob("generation-*")
+    disk.close()
+    (disk.folder / "format").write_text(json.dumps({"format": 0, "generation": former.name}))
+    disk = Disk(tmp_path / "store")
+    disk.put(key("k"), artifact("k"))
+    disk.close()
+    # Somebody looks at what is set aside, and `format` is lost.
+    os.utime(former / "index.sqlite", (2e9, 2e9))
+    (disk.folder / "format").unlink()
+    again = Disk(tmp_path / "store")
+    assert again[key("k")] == artifact("k")
+    assert key("old") not in again
+    again.close()
 
 
 def test_clearing_keeps_the_generation_in_use_when_format_is_missing(tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def open_folder(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Ind
     try:
         make_private(folder)
         with opening(folder):
-            before = current(folder)
+            before, named = current(folder)
             if before is None:
-                return _anew(folder, max_bytes, faults)
-            if _named(folder) != before.name:
+                return _anew(folder, named, max_bytes, faults)
+            if before.name != named:
                 _use(folder, before)
             try:
                 return _open(before, max_bytes)
@@ -69,13 +69,13 @@ def open_folder(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Ind
                     raise
                 faults.add("corrupt index", error, "it is set aside, and what it can still tell goes on in a new one")
                 mark_broken(before)
-                return _anew(folder, max_bytes, faults)
+                return _anew(folder, before.name, max_bytes, faults)
     except MEDIUM as error:
         faults.add(reason(error), error, "nothing new is kept there")
         unusable = error
     generation = None
     with contextlib.suppress(OSError):
-        generation = current(folder)
+        generation, _ = current(folder)
     if generation is None:
         return folder, Index(folder / "index.sqlite", unusable=unusable), Files(folder)
     return generation, Index(generation / "index.sqlite", read_only=True), Files(generation)
@@ -96,9 +96,12 @@ def _open(generation: Path, max_bytes: int) -> tuple[Path, Index, Files]:
     return generation, index, files
 
 
-def _anew(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Index, Files]:
-    """A new generation, in use once it has what one that broke can still tell. To be called while `opening`."""
-    former = _former(folder)
+def _anew(folder: Path, named: str, max_bytes: int, faults: Faults) -> tuple[Path, Index, Files]:
+    """A new generation, in use once it has what one that broke can still tell. To be called while `opening`.
+
+    named : the former one, see `current`; where it is not there, the latest of those that broke
+    """
+    former = folder / named if named and (folder / named).is_dir() else _latest(folder, broken=True)
     for left in folder.glob(f"generation-*/{_UNFINISHED}"):
         shutil.rmtree(left.parent, ignore_errors=True)
     generation = folder / f"generation-{os.urandom(4).hex()}"
@@ -114,6 +117,7 @@ def _anew(folder: Path, max_bytes: int, faults: Faults) -> tuple[Path, Index, Fi
         index.close()
         raise
     if former is not None:  # else nobody knows which of them was in use
+        mark_broken(former)  # where it was only of an older format, it is not to be found as `_latest` later
         remove_aside(folder, former.name)
     return generation, index, files
 
@@ -138,30 +142,21 @@ def opening(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def current(folder: Path) -> Path | None:
-    """The generation in use; None when there is none that can be used.
+def current(folder: Path) -> tuple[Path | None, str]:
+    """The generation in use, None when there is none that can be used; and the one that `format` names, there or not.
 
     Raises StoreError when a newer version of Meshkiln wrote it, and OSError.
     """
-    written = _written(folder)
-    if written is None:
-        return _latest(folder)
-    version, name = written
+    version, named = _written(folder)
     if version > FORMAT:
         raise StoreError(
             f"the store in {folder} has format {version}, and this version of Meshkiln knows formats up to {FORMAT}; "
             "update Meshkiln, or set MESHKILN_CACHE_DIR to another folder"
         )
-    generation = folder / name
-    if not _NAME.match(name) or not generation.is_dir():
-        return _latest(folder)
-    return None if version < FORMAT or (generation / _BROKEN).exists() else generation
-
-
-def _former(folder: Path) -> Path | None:
-    """The generation that `format` names; where it names none that is there, the latest of those that broke."""
-    name = _named(folder)
-    return folder / name if name and (folder / name).is_dir() else _latest(folder, broken=True)
+    generation = folder / named
+    if not named or not generation.is_dir():
+        return _latest(folder), named
+    return None if version < FORMAT or (generation / _BROKEN).exists() else generation, named
 
 
 def _use(folder: Path, generation: Path) -> None:
@@ -192,24 +187,19 @@ def mark_broken(generation: Path) -> None:
 
 def remove_aside(folder: Path, keep: str) -> None:
     """Remove generations, but for the one that `format` names and the one to `keep`."""
-    kept = {_named(folder), keep}
+    kept = {keep}
+    with contextlib.suppress(OSError):
+        kept.add(_written(folder)[1])
     for old in folder.glob("generation-*"):
         if old.name not in kept:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _written(folder: Path) -> tuple[int, str] | None:
-    """What `format` says, None when it cannot be read. Raises OSError."""
+def _written(folder: Path) -> tuple[int, str]:
+    """The format and the generation that `format` names, empty when it names none. Raises OSError."""
     try:
         written = json.loads((folder / "format").read_bytes())
-        return int(written["format"]), str(written["generation"])
+        version, named = int(written["format"]), str(written["generation"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-
-
-def _named(folder: Path) -> str:
-    """The generation that `format` names, there or not; empty when it names none."""
-    written = None
-    with contextlib.suppress(OSError):
-        written = _written(folder)
-    return written[1] if written is not None and _NAME.match(written[1]) else ""
+        return FORMAT, ""
+    return version, named if _NAME.match(named) else ""
