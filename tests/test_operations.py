@@ -217,6 +217,17 @@ def test_no_line_is_drawn_across_the_time_that_the_server_was_away(length: float
     assert None not in (drawn["saved_seconds"][:10] + drawn["per_second"]["memory"][11:])
 
 
+def test_no_line_is_drawn_across_the_time_that_the_machine_slept() -> None:
+    clock, running = Clock(), Clock()
+    history = History(None, clock, running)
+    for asleep in (0, 0, 0, 600, 0, 0):
+        clock.now, running.now = clock.now + FINE + asleep, running.now + FINE
+        history.add({}, {"waiting": 1})
+    assert series(history.live())["waiting"] == [1, 1, None, 1, 1, 1]
+    assert series(history.day())["waiting"] == [1, None, 1]
+    assert summary(history.day())["seconds"] == 5 * FINE
+
+
 def test_what_is_joined_to_be_drawn_is_not_joined_across_a_gap() -> None:
     drawn = drawn_of([331, 502, 433], 3600)
     assert [seconds for seconds in drawn["seconds"] if seconds > 1800] == [3600, 3600]

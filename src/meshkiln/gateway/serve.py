@@ -140,7 +140,8 @@ def build(
     service.traces = traces = _traces(settings)
     gateway = Gateway(settings, service, metrics)
     verdicts = feedback.Feedback(jobs_folder(settings))
-    history = History(jobs_folder(settings).parent / "history.sqlite" if settings.telemetry else None, time.time)
+    kept = jobs_folder(settings).parent / "history.sqlite" if settings.telemetry else None
+    history = History(kept, time.time, time.monotonic)
     if upstreams is not None:
         from meshkiln.gateway.upstream_metrics import UpstreamMetrics
 

@@ -36,16 +36,20 @@ class History:
 
     path : of the SQLite database; None keeps nothing on disk
     clock : () -> seconds since the epoch
+    running : () -> seconds for which this machine has run, which stand still while it sleeps; None is `clock`
     A disk that does not take it costs the day, and nobody's answer: it is logged once.
     """
 
-    def __init__(self, path: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path | None, clock: Callable[[], float], running: Callable[[], float] | None = None
+    ) -> None:
         self.clock = clock
+        self._running = running or clock
         self._lock = threading.Lock()  # guards everything below
         self._fine: deque[Sample] = deque(maxlen=int(LIVE / FINE))
         self._minute: list[Sample] = []
         self._rows: deque[Sample] = deque(maxlen=int(DAY / COARSE))
-        self._before: tuple[float, Counts] | None = None
+        self._before: tuple[float, float, Counts] | None = None
         self._database = None if path is None else self._opened(path)
 
     def _opened(self, path: Path) -> sqlite3.Connection | None:
@@ -66,12 +70,14 @@ class History:
 
     def add(self, counts: Counts, levels: Levels) -> None:
         """Take in how counts and levels stand now. The first look after a start tells no growth."""
-        now = self.clock()
+        now, running = self.clock(), self._running()
         with self._lock:
-            before, self._before = self._before, (now, counts)
-            if before is None or now <= before[0]:
+            before, self._before = self._before, (now, running, counts)
+            if before is None or now <= before[0] or running <= before[1]:
                 return
-            sample = Sample(now, now - before[0], between(before[1], counts), levels)
+            sample = Sample(now, running - before[1], between(before[2], counts), levels)
+            if now - sample.seconds - before[0] > COARSE:
+                self._close_minute()  # the machine slept: what was before is not of this minute
             self._fine.append(sample)
             self._minute.append(sample)
             if now - self._minute[0].at >= COARSE - FINE:
