@@ -104,10 +104,15 @@ class Parameter:
         noun = "a whole number" if isinstance(self.default, int) else "a number"
         unit = f" {self.unit}" if self.unit else ""
         if self.low is not None and self.high is not None:
-            return f"{noun} from {self.low:g} to {self.high:g}{unit}"
+            return f"{noun} from {_digits(self.low)} to {_digits(self.high)}{unit}"
         if self.low is not None:
-            return f"{noun} of at least {self.low:g}{unit}"
+            return f"{noun} of at least {_digits(self.low)}{unit}"
         return f"{noun}{unit}"
+
+
+def _digits(number: float) -> str:
+    """A bound as it is read: 2,000,000, and not 2e+06."""
+    return f"{int(number):,}" if float(number).is_integer() else f"{number:g}"
 
 
 def read_texts(engine: Engine, texts: Mapping[str, str]) -> dict[str, Any]:
