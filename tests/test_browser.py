@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +270,8 @@ def test_what_is_cancelled_while_nothing_is_accepted_says_no_more_that_it_will_b
     page.route("**/v1/generations?*", lambda route: route.fulfill(status=503, json=refused))
     drop(page, [mug((122, 22, 120))])
     expect(page.locator(".item .problem")).to_contain_text("asking again")
+    expect(page.locator(".item .state")).to_have_text("Waiting")
+    expect(page.locator(".item .now")).to_have_text("Waiting until the server accepts it")
     page.get_by_role("button", name="Cancel mug.png").click()
     expect(page.locator("[data-item]")).to_have_attribute("data-state", "cancelled")
     expect(page.locator(".item .problem")).to_have_count(0)
@@ -371,8 +374,13 @@ def test_a_cutout_is_repaired_with_a_brush_before_a_mesh_is_made_of_it(page: Pag
     assert "matte=alpha" in posted.value.url
     assert posted.value.headers["content-type"] == "image/png"
     expect(page.locator("[data-item]")).to_have_count(2)
-    expect(page.locator("[data-item]").last).to_have_attribute("data-state", "cancelled")
+    # Nobody cancelled the first: the other took its place.
+    first = page.locator("[data-item]").last
+    expect(first).to_have_attribute("data-state", "cancelled")
+    expect(first.locator(".state")).to_have_text("Repaired")
     ready(page)
+    page.reload()
+    expect(first.locator(".state")).to_have_text("Repaired")
 
 
 def test_a_verdict_and_its_reason_are_there_after_a_refresh(page: Page) -> None:
@@ -410,6 +418,13 @@ def test_a_verdict_that_is_not_kept_is_not_shown_as_kept_and_a_new_one_is_not_lo
     expect(page.get_by_label("Why?")).to_have_value("")
 
 
+def _an_hour_older_than_its_stl(route: Route) -> None:
+    listed = route.fetch().json()
+    for one in listed["artifacts"]:
+        one["created"] -= 3600 * (one["media_type"] != "model/stl")
+    route.fulfill(json=listed)
+
+
 def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> None:
     by_itself(page)
     drop(page, [mug((60, 60, 200))])
@@ -433,6 +448,11 @@ def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> No
     expect(card.locator(".small").last).to_have_text(str(cost))
     costs = {one["cost_seconds"] for one in page.request.get("/v1/artifacts?limit=2").json()["artifacts"]}
     assert len(costs) == 2
+    # Nor is it as new as the file.
+    page.route("**/v1/artifacts?*", _an_hour_older_than_its_stl)
+    page.reload()
+    expect(card.locator(".about")).to_contain_text(re.compile(r"6[01] min ago"))
+    page.unroute("**/v1/artifacts?*")
     stl, glb = (one["key"] for one in page.request.get("/v1/artifacts?limit=2").json()["artifacts"])
     count = page.locator(".gallery li").count()
     card.get_by_role("button", name="Delete").click()

@@ -137,8 +137,15 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     by_itself(page)
     expect(page.get_by_label("Depth", exact=True)).to_be_hidden()
     page.locator("summary").click()
-    page.get_by_label("Depth", exact=True).fill("0.4")
-    page.get_by_label("Faces", exact=True).fill("3000")
+    depth, faces = (page.get_by_label(name, exact=True) for name in ("Depth", "Faces"))
+    for field, value, allowed in ((depth, "99", "a number from 0.02 to 3"), (faces, "1.5", "from 0 to 2,000,000")):
+        field.fill(value)
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(field).to_have_accessible_description(re.compile(f"has to be .*{allowed}"))
+    depth.fill("0.4")
+    faces.fill("3000")
+    expect(page.locator("[aria-invalid=true]")).to_have_count(0)
+    expect(depth).to_have_accessible_description(re.compile("thickness"))
     page.get_by_label("Format", exact=True).select_option("stl")
     with page.expect_request(lambda request: request.method == "POST") as posted:
         drop(page, [mug((120, 60, 140))])
@@ -171,6 +178,8 @@ def test_a_finished_picture_is_made_again_otherwise(page: Page) -> None:
     expect(page.locator("[data-item]")).to_have_count(2)
     expect(page.locator(".item").first.locator(".title")).to_be_focused()
     ready(page)
+    # Two of one name are told apart by what they were asked for with.
+    assert page.locator(".item .name").all_inner_texts() == ["mug.png inflate, faces 3000", "mug.png inflate"]
     page.get_by_label("Engine", exact=True).select_option("vecset")
     page.get_by_label("Recipe", exact=True).select_option("fast")
     for seed in (None, "seed=1", "seed=2"):

@@ -69,6 +69,12 @@ def test_figures_change_when_requests_come(page: Page, http: httpx.Client) -> No
     # Of a server that runs for seconds nobody knows what was in the last 15 minutes.
     expect(page.locator('[data-answer="slow"] dt')).to_have_text(re.compile(r"Slow now \([\d.]+ m?s\)"))
     expect(page.get_by_role("rowheader", name="bad-picture")).to_be_visible()
+    wrong = page.locator('[data-answer="wrong"] dd').last
+    expect(wrong).to_contain_text("all bad-picture")
+    http.post("/v1/generations?depth=x", content=b"picture", headers=PNG)
+    expect(wrong).to_contain_text("bad-picture and", timeout=WAIT)
+    post(http, b"")
+    expect(wrong).to_contain_text("most often bad-picture", timeout=WAIT)
     post(http, b"picture")
     expect(stored).to_have_text("5", timeout=WAIT)
     page.get_by_role("button", name="since the start").click()
@@ -198,6 +204,11 @@ def test_a_purge_says_what_goes_and_then_it_is_gone(page: Page, http: httpx.Clie
     expect(page.locator("#said")).to_have_text("One artifact is gone")
     expect(page.get_by_role("alert")).to_have_count(0)
     assert http.get("/v1/cache").json()["entries"] == entries - 1
+    page.get_by_label("Purge by").select_option("age")
+    page.get_by_label("older than").select_option("now: everything")
+    page.get_by_role("button", name="Purge …").click()
+    expect(page.get_by_role("dialog")).to_contain_text(re.compile(r"\d [kM]?B made until now will be let go\."))
+    confirm(page, "Keep as it is")
     page.get_by_label("Purge by").select_option("engine")
     page.get_by_role("button", name="Purge …").click()
     confirm(page, "Purge")

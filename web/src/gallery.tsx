@@ -83,7 +83,7 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
   // Asked first: what goes is everybody's, and its neighbour moves under the pointer.
   const ask = (shape: Shape, picture: string | null) =>
     setQuestion({
-      title: `Delete ${nameOf(shape)}, made ${ago(shape.files[0]!.created)}?`,
+      title: `Delete ${nameOf(shape)}, made ${ago(shownOf(shape).created)}?`,
       text: "It is deleted in all its formats, for everybody, and no link gives it any more. Asked for again, it is made again.",
       action: "Delete",
       danger: true,
@@ -126,12 +126,12 @@ function Card(props: { shape: Shape; open: () => void; forget: (picture: string 
   const name = nameOf(props.shape);
   return (
     <li>
-      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${name}, made ${ago(first.created)} by ${first.engine}`}>
+      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${name}, made ${ago(shown.created)} by ${first.engine}`}>
         {picture ? <img src={picture} alt="" width="384" height="384" /> : <span class="noimage" />}
       </button>
       <div class="about">
-        <span><strong>{first.engine}</strong> <span class="quiet">{ago(first.created)}</span></span>
-        <button type="button" class="plain" onClick={() => props.forget(picture ?? null)} aria-label={`Delete ${name}, made ${ago(first.created)}`}>Delete</button>
+        <span><strong>{first.engine}</strong> <span class="quiet">{ago(shown.created)}</span></span>
+        <button type="button" class="plain" onClick={() => props.forget(picture ?? null)} aria-label={`Delete ${name}, made ${ago(shown.created)}`}>Delete</button>
       </div>
       <span class="quiet small called">{name}</span>
       <span class="quiet small">{bytes(shown.bytes)}, made in {seconds(shown.cost_seconds)}</span>

@@ -28,6 +28,13 @@ const STATES: Record<Item["state"], string> = {
   cancelled: "Cancelled",
 };
 
+/** What the state of an item is called. */
+function stateOf(item: Item): string {
+  // The server does not take it for now: it is asked for again.
+  if (item.state === "sending" && item.problem) return "Waiting";
+  return item.state === "cancelled" && item.replaced ? "Repaired" : STATES[item.state];
+}
+
 const SAID: Partial<Record<Item["state"], string>> = {
   held: "the cut-out is ready, to be kept or repaired",
   succeeded: "the mesh is ready",
@@ -52,7 +59,7 @@ function usePicture(id: string): string | null {
 }
 
 export function ItemView(props: {
-  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: Say;
+  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; twin: boolean; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: Say;
 }) {
   const { item, engine, open } = props;
   const name = called(item);
@@ -94,13 +101,13 @@ export function ItemView(props: {
       <div class="head">
         <button ref={title} type="button" class="title" aria-expanded={open} aria-controls={body} onClick={props.toggle}>
           {picture ? <img class="thumb" src={cutout ?? picture} alt="" onError={failed} /> : <span class="thumb" />}
-          <span class="name">{name}{item.repaired && <span class="quiet"> (repaired)</span>}</span>
-          <span class={`state ${item.state}`}>{STATES[item.state]}</span>
+          <span class="name">{name}{item.repaired && <span class="quiet"> (repaired)</span>}{props.twin && <span class="quiet"> {told([{ ...item.query, seed: "" }])}</span>}</span>
+          <span class={`state ${item.state}`}>{stateOf(item)}</span>
         </button>
         {item.state === "held" && !open && <button type="button" class="main" onClick={() => keep(item.id)} aria-label={`Make the mesh of ${name}`}>Make the mesh</button>}
         {!over(item) && <button type="button" onClick={() => void cancel(item.id)} aria-label={`Cancel ${name}`}>Cancel</button>}
         {over(item) && item.state !== "succeeded" && (
-          <button type="button" onClick={() => void send(item.id)} aria-label={`Try ${name} again`}>Try again</button>
+          <button type="button" onClick={() => void send(item.id)} aria-label={item.replaced ? `Make ${name} unrepaired` : `Try ${name} again`}>{item.replaced ? "Make it unrepaired" : "Try again"}</button>
         )}
         {over(item) && <button type="button" class="plain" onClick={() => { remove(item.id); props.say(`${name} is off the list`, false); }} aria-label={`Take ${name} off the list`} title="Take off the list">✕</button>}
       </div>
@@ -131,7 +138,7 @@ export function ItemView(props: {
             ) : item.state === "held" ? (
               <Asked keep={() => { keep(item.id); title.current?.focus(); }} repair={() => setRepairing(true)} asks={props.asks} setAsks={props.setAsks} />
             ) : (
-              <div class="model waiting"><p class="quiet">{over(item) ? "No mesh was made." : "The mesh appears here."}</p></div>
+              <div class="model waiting"><p class="quiet">{item.replaced && over(item) ? "The mesh was made of the repaired cut-out." : over(item) ? "No mesh was made." : "The mesh appears here."}</p></div>
             )}
           </div>
         )}
@@ -145,7 +152,8 @@ export function ItemView(props: {
 function told(queries: Record<string, string>[]): string {
   const [first, last] = [queries[0]!, queries.at(-1)!];
   const seed = first.seed && (first === last ? `seed ${first.seed}` : `seeds ${first.seed} to ${last.seed}`);
-  return [first.engine, first.recipe, seed].filter(Boolean).join(", ");
+  const { engine, recipe, seed: _, matte, remove_background, ...others } = first;
+  return [engine, recipe, seed, ...Object.entries(others).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`)].filter(Boolean).join(", ");
 }
 
 /** What is asked before a mesh is made: whether it should be of this cut-out. */

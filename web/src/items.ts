@@ -25,6 +25,8 @@ export interface Item {
   answered: number | null;
   /** Whether the picture is a cut-out that somebody repaired. */
   repaired: boolean;
+  /** Whether it was not made because its repaired cut-out was. */
+  replaced: boolean;
   /** Where the cut-out can be seen. */
   cutout: string | null;
   /** How the cut-out came about, when it was asked about. */
@@ -53,6 +55,10 @@ export const idle = (): Live => ({ stage: null, step: 0, steps: 0, position: nul
 
 /** What an item is called: variations of one picture differ by their seed. */
 export const called = (item: Pick<Item, "name" | "query">): string => (item.query.seed ? `${item.name} (seed ${item.query.seed})` : item.name);
+
+/** Whether another item has the same name, so that who looks needs to be told what it was asked for with. */
+export const isTwin = (item: Item, among: Item[]): boolean =>
+  among.some((other) => other.id !== item.id && called(other) === called(item) && other.repaired === item.repaired && JSON.stringify(other.query) !== JSON.stringify(item.query));
 
 export const over = (item: Item): boolean => ["succeeded", "failed", "cancelled"].includes(item.state);
 
@@ -114,7 +120,7 @@ export function recallAll(changed: (id: string) => void): void {
 
 function takeIn(text: string): void {
   try {
-    const found: unknown = { cut: [], kept: false, wants: "mesh", picture: "", ...JSON.parse(text) };
+    const found: unknown = { cut: [], kept: false, replaced: false, wants: "mesh", picture: "", ...JSON.parse(text) };
     if (isItem(found)) items.set(found.id, { ...found, live: items.get(found.id)?.live ?? idle() });
   } catch {
     // no JSON

@@ -113,7 +113,7 @@ function PurgeForm(props: { engines: string[]; ask: (wanted: Record<string, unkn
   const [key, setKey] = useState("");
   const submit = (event: Event) => {
     event.preventDefault();
-    if (by === "age") props.ask({ older_than_seconds: Number(age) }, `made longer ago than ${AGES.find(([seconds]) => String(seconds) === age)?.[1] ?? age}`);
+    if (by === "age") props.ask({ older_than_seconds: Number(age) }, age === "0" ? "made until now" : `made longer ago than ${AGES.find(([seconds]) => String(seconds) === age)?.[1] ?? age}`);
     if (by === "engine") props.ask({ engine: engine || props.engines[0] }, `made for ${engine || props.engines[0]}`);
     if (by === "key") props.ask({ key: key.trim().toLowerCase() }, `whose key begins with ${key.trim().toLowerCase()}`);
   };
@@ -169,7 +169,7 @@ function Page() {
       if (!would.artifacts) return `Nothing is stored that was ${words}`;
       setQuestion({
         title: `Purge ${artifacts(would.artifacts)}?`,
-        text: `${bytes(would.bytes)} ${words} are let go. Asked for again, they are computed again.`,
+        text: `${bytes(would.bytes)} ${words} will be let go. What is asked for again is computed again.`,
         action: "Purge",
         danger: true,
         act: () => attempt(async () => {

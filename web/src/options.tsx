@@ -171,13 +171,13 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
 }
 
 /** A field under its name, and what it is for, which is told after the name and not as a part of it. */
-function Labelled(props: { name: string; help: string; title?: string; children: (own: { id: string; "aria-describedby": string }) => JSX.Element }) {
+function Labelled(props: { name: string; help: string; title?: string; wrong?: boolean; children: (own: { id: string; "aria-describedby": string }) => JSX.Element }) {
   const id = useId();
   return (
     <div class="field" title={props.title}>
       <label for={id}>{props.name}</label>
       {props.children({ id, "aria-describedby": `${id}-help` })}
-      <small id={`${id}-help`}>{props.help}</small>
+      <small id={`${id}-help`} class={props.wrong ? "problem" : undefined}>{props.help}</small>
     </div>
   );
 }
@@ -185,13 +185,24 @@ function Labelled(props: { name: string; help: string; title?: string; children:
 /** What a parameter is where nobody says. recipe : the one that is chosen, or the server's own */
 const usual = (parameter: Parameter, recipe: Record<string, unknown> | undefined): string => String(recipe?.[parameter.name] ?? parameter.default);
 
+/** Whether only whole numbers are allowed. */
+const whole = (parameter: Parameter): boolean => Number.isInteger(parameter.default) && !/^a number/.test(parameter.allowed);
+
+/** Whether the server would refuse what was typed. */
+function refused(parameter: Parameter, value: string): boolean {
+  if (!value || typeof parameter.default !== "number") return false;
+  const number = Number(value);
+  return !(number >= (parameter.low ?? -Infinity) && number <= (parameter.high ?? Infinity)) || (whole(parameter) && !Number.isInteger(number));
+}
+
 function Field(props: { parameter: Parameter; value: string; recipe: Record<string, unknown> | undefined; change: (value: string) => void }) {
   const { parameter: p, value, recipe, change } = props;
   const standard = usual(p, recipe);
   const choices = p.choices ?? [];
   const numeric = typeof p.default === "number";
+  const wrong = refused(p, value);
   return (
-    <Labelled name={label(p.name)} help={p.help} title={p.allowed}>
+    <Labelled name={label(p.name)} help={wrong ? `It has to be ${p.allowed}.` : p.help} title={p.allowed} wrong={wrong}>
       {(own) => choices.length > 0 ? (
         <select {...own} value={value || standard} onChange={(e) => change(e.currentTarget.value)}>
           {choices.map((choice) => <option key={choice} value={choice}>{choice}</option>)}
@@ -199,7 +210,7 @@ function Field(props: { parameter: Parameter; value: string; recipe: Record<stri
       ) : (
         // At once: who drops a picture right after typing has not left the field.
         <input {...own} type={numeric ? "number" : "text"} placeholder={standard} value={value} min={p.low ?? undefined} max={p.high ?? undefined}
-          step={numeric && Number.isInteger(p.default) && !/^a number/.test(p.allowed) ? 1 : "any"} onInput={(e) => change(e.currentTarget.value)} />
+          step={numeric && whole(p) ? 1 : "any"} aria-invalid={wrong || undefined} onInput={(e) => change(e.currentTarget.value)} />
       )}
     </Labelled>
   );

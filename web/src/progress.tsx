@@ -50,6 +50,7 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
 /** What is being done now, and how far it is. */
 function nowDoing(item: Item): [stage: string, rest: string] {
   const { live, document } = item;
+  if (item.state === "sending" && item.problem) return ["Waiting until the server accepts it", ""];
   if (item.state === "sending") return [item.wants === "mesh" && item.kept ? "Asking for the mesh" : "Sending the picture", ""];
   if (item.state === "held") return ["The cut-out is ready: it waits for you", ""];
   const left = document?.estimated_seconds;

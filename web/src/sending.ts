@@ -45,6 +45,7 @@ export async function add(picture: Blob, name: string, query: Record<string, str
     problem: null,
     answered: null,
     repaired: how.repaired ?? false,
+    replaced: false,
     cutout: null,
     cut: [],
     kept: false,
@@ -66,7 +67,7 @@ export async function add(picture: Blob, name: string, query: Record<string, str
 /** Post an item's picture again, whatever became of it. */
 export async function send(id: string): Promise<void> {
   failures.delete(id);
-  update(id, { state: "sending", problem: null, document: null, generation: null, live: idle() });
+  update(id, { state: "sending", replaced: false, problem: null, document: null, generation: null, live: idle() });
   await dispatch(id);
 }
 
@@ -183,6 +184,7 @@ export async function repair(id: string, png: Blob, alpha: Record<string, string
   const same = all().filter((one) => one.id === id || (one.picture === shown.picture && one.wants === "cutout" && !over(one)));
   let first: string | null = null;
   for (const one of same) {
+    if (!over(one)) update(one.id, { replaced: true });
     await cancel(one.id);
     const added = await add(png, one.name, { ...one.query, ...alpha }, { wants: "mesh", repaired: true, picture: first ?? undefined });
     first ??= added;

@@ -8,7 +8,7 @@ import { Frame, say, usePresence } from "./frame";
 import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
-import { over, useItems, type Item } from "./items";
+import { isTwin, over, useItems, type Item } from "./items";
 import { anew, cutAlready, engineOf, Fold, queries, useOptions, type Options } from "./options";
 import { add, CUTOUT, keep, remake, remove, start } from "./sending";
 
@@ -99,7 +99,7 @@ function Studio() {
           </div>
           <ol class="items">
             {items.map((item) => (
-              <ItemView key={item.id} item={item} open={item.id === open} format={options.format} asks={options.asks} setAsks={(asks) => change({ asks })} say={say} select={show}
+              <ItemView key={item.id} item={item} twin={isTwin(item, items)} open={item.id === open} format={options.format} asks={options.asks} setAsks={(asks) => change({ asks })} say={say} select={show}
                 anew={anewOf(item)}
                 engine={engines.find((engine) => engine.name === (item.document?.engine ?? item.query.engine)) ?? engineOf(engines, options)}
                 toggle={() => choose(item.id === open ? null : item.id)} />

@@ -158,7 +158,8 @@ export function Answers(props: { told: Operations }) {
   const usual = now && day.stages[now.name];
   const wrong = total(day.errors);
   const span = lately(live) ?? "15 minutes";
-  const most = Object.entries(day.errors).sort(([, a], [, b]) => b - a)[0];
+  const [most, next] = Object.entries(day.errors).sort(([, a], [, b]) => b - a);
+  const which = !next ? `all ${most?.[0]}` : most![1] > next[1] ? `most often ${most![0]}` : `${most![0]} and others`;
   return (
     <dl class="answers">
       <div data-answer="saved"><dt>Saved today (24 hours)</dt><dd>{seconds(saved)}</dd><dd class="quiet">
@@ -166,11 +167,11 @@ export function Answers(props: { told: Operations }) {
       <div data-answer="stored"><dt>Answered without computing today</dt><dd>{share(stored, asked)}</dd><dd class="quiet">{count(stored)} of {count(asked)} generations</dd></div>
       <div data-answer="slow"><dt>Slow now ({span})</dt><dd>{now ? `${now.name}, ${seconds(now.mean)}` : "nothing"}</dd><dd class="quiet">
         {now ? <>{now.share} of all computing; p95 {time(now.p95)}{usual?.count ? `; today's mean ${seconds(usual.seconds / usual.count)}` : ""}.
-          {live.outcomes.computed ? ` Who waits for computing: p95 ${time(live.outcomes.computed.p95)}` : ""}</>
+          {live.outcomes.computed ? ` Requests that had to be computed: p95 ${time(live.outcomes.computed.p95)}` : ""}</>
           : `nothing was computed${today ? `; today most went to ${today.name}, ${seconds(today.mean)} each` : ""}`}</dd></div>
       <div data-answer="wait"><dt>Wait for new work, now</dt><dd>{queue.wait_seconds ? seconds(queue.wait_seconds) : "none"}</dd><dd class="quiet">{count(queue.waiting)} waiting, {count(queue.active)} in the kiln</dd></div>
       <div data-answer="wrong"><dt>Errors today</dt><dd>{count(wrong)}</dd><dd class="quiet">
-        {wrong ? `${count(total(live.errors))} in the last ${span}; mostly ${most![0]}` : "nothing went wrong"}{poisoned ? `; ${poisoned} inputs are refused for good` : ""}</dd></div>
+        {wrong ? `${count(total(live.errors))} in the last ${span}; ${which}` : "nothing went wrong"}{poisoned ? `; ${poisoned} inputs are refused for good` : ""}</dd></div>
     </dl>
   );
 }
