@@ -102,6 +102,14 @@ def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -
     until(lambda: int(host.get_attribute("data-drawn") or 0) > drawn + 10)
     assert np.abs(inked(canvas) - before).max() > 20
     page.get_by_role("button", name="Turntable").click()
+    # Where the system chooses the colours, what is chosen is still told apart.
+    page.emulate_media(forced_colors="active")
+    grounds = [
+        page.get_by_role("button", name=look).evaluate("button => getComputedStyle(button).backgroundColor")
+        for look in ("Normals", "Clay")
+    ]
+    assert grounds[0] != grounds[1]
+    page.emulate_media(forced_colors="none")
     # By keyboard it turns as well, and who does not see it can ask what is seen.
     page.get_by_role("button", name="Front").click()
     expect(

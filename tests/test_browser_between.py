@@ -69,7 +69,7 @@ def test_what_the_server_itself_fails_at_is_said_at_once(page: Page) -> None:
     )
     drop(page, [mug((31, 92, 20))])
     expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed")
-    expect(page.locator(".item .problem")).to_have_text("The server failed. the server's log tells more")
+    expect(page.locator(".item .problem")).to_have_text("The server failed: the server's log tells more")
 
 
 def test_a_server_that_does_not_tell_its_engines_is_asked_again(page: Page) -> None:

@@ -69,6 +69,16 @@ def test_where_a_page_may_use_no_camera_the_phone_is_asked_for_a_photo(context: 
     held(page)
 
 
+def test_who_has_only_fingers_is_not_told_to_drop_anything(browser: Browser, studio: httpx.Client) -> None:
+    context = browser.new_context(base_url=str(studio.base_url), is_mobile=True, has_touch=True)
+    page = context.new_page()
+    page.goto("/")
+    added = page.get_by_role("region", name="Add pictures")
+    expect(added).to_contain_text("Choose a picture")
+    expect(added).not_to_contain_text(re.compile("drop|paste", re.IGNORECASE))
+    context.close()
+
+
 def test_several_pictures_are_kept_at_once_and_each_becomes_its_mesh(page: Page) -> None:
     files = [mug((10 + 60 * n, 200 - 50 * n, 90), f"mug-{n}") for n in range(3)]
     with page.expect_file_chooser() as chooser:

@@ -2,6 +2,9 @@
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
+/** Whether nothing can be dropped here: fingers carry no files. */
+const TOUCH = matchMedia("(hover: none) and (pointer: coarse)").matches;
+
 export function Give(props: { take: (files: File[]) => void; small: boolean }) {
   const picker = useRef<HTMLInputElement>(null);
   const shutter = useRef<HTMLInputElement>(null);
@@ -54,8 +57,8 @@ export function Give(props: { take: (files: File[]) => void; small: boolean }) {
   };
   return (
     <section class={`give${over ? " over" : ""}${props.small ? " small" : ""}`} aria-label="Add pictures">
-      <p class="lead">{over ? "Let go to make a mesh" : props.small ? "Drop or paste more pictures" : "Drop a picture here"}</p>
-      {!props.small && <p class="quiet">or paste one: it becomes a 3D model to turn, download and print. One object, whole, before a plain background does best.</p>}
+      <p class="lead">{over ? "Let go to make a mesh" : TOUCH ? (props.small ? "More pictures" : "Choose a picture") : props.small ? "Drop or paste more pictures" : "Drop a picture here"}</p>
+      {!props.small && <p class="quiet">{over || TOUCH ? "It" : "or paste one: it"} becomes a 3D model to turn, download and print. One object, whole, before a plain background does best.</p>}
       <div class="row">
         <button type="button" class={props.small ? "" : "main"} onClick={() => picker.current?.click()}>Choose pictures</button>
         <button type="button" onClick={() => (navigator.mediaDevices ? setCamera(true) : shutter.current?.click())}>Take a photo</button>

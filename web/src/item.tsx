@@ -114,7 +114,7 @@ export function ItemView(props: {
       {(open || !over(item)) && <Progress item={item} engine={engine} open={open} />}
       {item.problem && (
         <p class="problem" role="alert">
-          <strong>{item.problem.title}.</strong> {item.problem.detail}
+          <strong>{item.problem.title}{item.problem.detail ? ":" : "."}</strong> {item.problem.detail}
         </p>
       )}
       <div id={body} hidden={!open}>
