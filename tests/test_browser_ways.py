@@ -272,6 +272,7 @@ def test_the_learned_engine_makes_variations_and_its_latents_are_used_again(page
     drop(page, [mug((20, 160, 120))])
     expect(page.locator('[data-state="held"]')).to_have_count(2, timeout=WAIT)
     # One picture, one cut-out, one answer.
+    expect(page.get_by_role("button", name="Keep all")).to_have_count(0)
     page.get_by_role("button", name="Keep it").click()
     expect(page.locator('[data-state="succeeded"]')).to_have_count(2, timeout=2 * WAIT)
     expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)

@@ -20,7 +20,7 @@ export type Subject = Pick<Item, "id" | "name" | "query" | "answered" | "cut">;
 
 const STATES: Record<Item["state"], string> = {
   sending: "Sending",
-  held: "Look at it",
+  held: "Waits for you",
   queued: "Waiting",
   running: "Working",
   succeeded: "Ready",

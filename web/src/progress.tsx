@@ -41,8 +41,9 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
           </li>
         ))}
       </ol>
-      {/* Steps and places change all the time: they can be read, but are not spoken at each change. */}
-      {!over(item) && <p class="quiet now"><span role={props.open ? "status" : undefined}>{stage}</span>{rest}</p>}
+      {/* Steps and places change all the time: they can be read, but are not spoken at each change. That the cut-out
+          is ready is said of every picture, open or not, and once. */}
+      {!over(item) && <p class="quiet now"><span role={props.open && item.state !== "held" ? "status" : undefined}>{stage}</span>{rest}</p>}
     </div>
   );
 }

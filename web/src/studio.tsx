@@ -83,6 +83,8 @@ function Studio() {
   const focus = useFocusKept(".items > li", "#yours", ".give button");
   const ready = items.filter((item) => item.state === "succeeded").length;
   const held = items.filter((item) => item.state === "held");
+  // Variations of one picture have one cut-out.
+  const cutouts = new Set(held.map((item) => item.picture || item.id)).size;
   const done = items.filter(over);
   return (
     <Frame path="/" away="What you added is kept here; it goes on when the server is back.">
@@ -94,7 +96,7 @@ function Studio() {
         <section aria-labelledby="yours" {...focus}>
           <div class="head">
             <h2 id="yours" tabIndex={-1}>Your pictures</h2>
-            {held.length > 1 && <button type="button" onClick={() => held.forEach((item) => keep(item.id))}>Keep all {held.length} cut-outs</button>}
+            {cutouts > 1 && <button type="button" onClick={() => held.forEach((item) => keep(item.id))}>Keep all {cutouts} cut-outs</button>}
             {done.length > 2 && <button type="button" class="plain" onClick={() => done.forEach((item) => remove(item.id))}>Take {done.length} finished off the list</button>}
           </div>
           <ol class="items">
