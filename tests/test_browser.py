@@ -52,7 +52,7 @@ def test_the_cutout_comes_first_and_what_is_kept_becomes_a_mesh_in_every_format(
     expect(page.locator("[data-stage]")).to_have_count(5)
     held(page)
     expect(page.locator("img.checker")).to_be_visible()
-    expect(page.locator(".item .state")).to_have_text("Waits for you")
+    expect(page.locator(".item .state")).to_have_text("Your turn")
     # That it is ready is said with the picture's name at the foot of the page, and not here once more.
     expect(page.locator(".item .now")).to_have_text("The cut-out is ready: it waits for you")
     expect(page.locator(".item .now").get_by_role("status")).to_have_count(0)

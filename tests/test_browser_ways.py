@@ -188,8 +188,15 @@ def test_a_finished_picture_is_made_again_otherwise(page: Page) -> None:
     expect(page.locator("[data-item]")).to_have_count(2)
     expect(page.locator(".item").first.locator(".title")).to_be_focused()
     ready(page)
-    # Two of one name are told apart by what they were asked for with.
-    assert page.locator(".item .name").all_inner_texts() == ["mug.png inflate, faces 3000", "mug.png inflate"]
+    # Two of one name are told apart by what they were asked for with, also where there is no room for the name.
+    page.set_viewport_size({"width": 390, "height": 844})
+    twin = page.locator(".item .twin").first
+    assert twin.evaluate(
+        "node => node.getBoundingClientRect().right <= node.parentElement.getBoundingClientRect().right"
+    )
+    assert twin.evaluate("node => node.scrollWidth <= node.clientWidth")
+    page.set_viewport_size({"width": 1280, "height": 720})
+    assert page.locator(".item .name").all_inner_texts() == ["mug.png\ninflate, faces 3000", "mug.png\ninflate"]
     page.get_by_label("Engine", exact=True).select_option("vecset")
     page.get_by_label("Recipe", exact=True).select_option("fast")
     for seed in (None, "seed=1", "seed=2"):

@@ -20,7 +20,7 @@ export type Subject = Pick<Item, "id" | "name" | "query" | "answered" | "cut">;
 
 const STATES: Record<Item["state"], string> = {
   sending: "Sending",
-  held: "Waits for you",
+  held: "Your turn",
   queued: "Waiting",
   running: "Working",
   succeeded: "Ready",
@@ -101,7 +101,7 @@ export function ItemView(props: {
       <div class="head">
         <button ref={title} type="button" class="title" aria-expanded={open} aria-controls={body} onClick={props.toggle}>
           {picture ? <img class="thumb" src={cutout ?? picture} alt="" onError={failed} /> : <span class="thumb" />}
-          <span class="name">{name}{item.repaired && <span class="quiet"> (repaired)</span>}{props.twin && <span class="quiet"> {told([{ ...item.query, seed: "" }])}</span>}</span>
+          <span class="name">{name}{item.repaired && <span class="quiet"> (repaired)</span>}{props.twin && <span class="quiet twin">{told([{ ...item.query, seed: "" }])}</span>}</span>
           <span class={`state ${item.state}`}>{stateOf(item)}</span>
         </button>
         {item.state === "held" && !open && <button type="button" class="main" onClick={() => keep(item.id)} aria-label={`Make the mesh of ${name}`}>Make the mesh</button>}
