@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=2, help="noises per picture")
     parser.add_argument("--start", type=Path, help="weights of an earlier leg (.npz or .pt)")
     parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates; 0.5 for a further leg")
+    parser.add_argument("--fall", type=float, default=0.45, help="last share of the leg in which the rates fall to 0")
     parser.add_argument("--compile", action="store_true", help="by torch.compile: minutes to begin, then 1.7 × faster")
     args = parser.parse_args()
     rank = join()
@@ -96,7 +97,7 @@ def main() -> None:
     model = Flow().train()
     if args.start:
         load(model, args.start)
-    leg = Leg(model, args.out / "flow.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
+    leg = Leg(model, args.out / "flow.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate, fall=args.fall)
     if args.compile:  # after the averaged copy was taken, which stays as it is
         model.compile(dynamic=False)
         model.picture.compile(dynamic=False)
