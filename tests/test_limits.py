@@ -36,7 +36,7 @@ def test_a_parameter_is_refused_beyond_the_limit_and_described_with_it(http: htt
     for faces, status in ((5000, 200), (5001, 422)):
         answer = http.post(f"/v1/generations?wait=60&faces={faces}", content=MUG, headers={"content-type": "image/png"})
         assert answer.status_code == status
-    assert "5000" in answer.json()["detail"]
+    assert "5,000" in answer.json()["detail"]
     post = http.get("/openapi.json").json()["paths"]["/v1/generations"]["post"]
     (faces_,) = [p for p in post["parameters"] if p["name"] == "faces"]
     assert (faces_["schema"]["maximum"], faces_["schema"]["default"]) == (5000, 5000)
