@@ -80,7 +80,7 @@ def generate(
     format_ = _format(asked, format_, output)
     targets = _targets(asked, pictures, output, format_)
     # What cannot work is refused before anything is computed or stored.
-    asked.canonical({**asked.recipes.get(recipe or "", {}), **parameters, "format": format_})
+    asked.over_recipe(recipe, {**parameters, "format": format_})
     for target in targets:
         check_writable(target)
         if any(os.path.exists(target) and os.path.exists(p) and os.path.samefile(target, p) for p in pictures):

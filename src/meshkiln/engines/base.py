@@ -246,6 +246,10 @@ class Engine:
                 )
         return result
 
+    def over_recipe(self, recipe: str | None, given: Mapping[str, object]) -> dict[str, Scalar]:
+        """`canonical` of `given` laid over what `recipe` sets; one that there is not sets nothing."""
+        return self.canonical({**self.recipes.get(recipe or "", {}), **given})
+
 
 def engines() -> dict[str, Engine]:
     """Every registered engine by name. One that fails to import is left out here and raises when asked for."""

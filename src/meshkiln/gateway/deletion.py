@@ -73,7 +73,7 @@ def _asked(kilns: Mapping[str, Kiln], job: Job) -> str:
     if kiln is None:
         return job.id
     try:
-        parameters = kiln.engine.canonical({**kiln.engine.recipes.get(ask.recipe or "", {}), **ask.parameters})
+        parameters = kiln.engine.over_recipe(ask.recipe, ask.parameters)
     except BadParameter:
         return job.id  # of an engine that has changed since
     return json.dumps([ask.engine, _besides_files(kiln, parameters)])

@@ -91,7 +91,7 @@ class Gateway:
         if "engine" in given.replaced:
             self.service.kiln(given.replaced["engine"])
         parameters = {**read_texts(engine, given.texts), **given.values}
-        engine.canonical({**engine.recipes.get(recipe or "", {}), **parameters})
+        engine.over_recipe(recipe, parameters)
         return Ask(name, parameters, recipe, refresh)
 
     def recipe(self, engine: Engine) -> str | None:
