@@ -333,3 +333,39 @@ def test_spans_lie_on_the_grid_and_cover_every_equal_division() -> None:
     seen = set(zip(first.tolist(), last.tolist(), strict=True))
     for n in (1, 2, 4, 8):
         assert {(k * GRID // n, (k + 1) * GRID // n) for k in range(n)} <= seen
+
+
+def test_halving_goes_where_two_half_steps_of_the_student_below_lead() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.student import halved
+
+    def growing(x: torch.Tensor, t: torch.Tensor, d: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Exact mean velocities of x' = x + t: any division of a span then leads to the same end."""
+        t, d = t[:, None, None], d[:, None, None]
+        return ((x + t + 1) * torch.exp(d) - (t + d) - 1 - x) / d
+
+    x, t, d = torch.randn(3, 5, 2), torch.tensor([0.0, 0.25, 0.5]), torch.tensor([1.0, 0.125, 0.5])
+    tokens = torch.zeros(3, 1, 1)
+    assert torch.allclose(halved(growing, x, t, d, tokens), growing(x, t, d, tokens), atol=1e-4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("learn", "span"), [("guidance", 1 / 16), ("halving", 1 / 16), ("reflow", 0.0)])
+def test_what_each_way_of_distilling_learns_lies_on_the_teachers_path(learn: str, span: float, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch (pip install meshkiln[train])")
+    from training.flow import Sizes
+    from training.loop import Leg
+    from training.student import GRID, Student
+    from training.train_student import Lesson, Paths
+
+    store = Paths.__new__(Paths)
+    # A path that bends, the same for all: x(t) = t², so that its line from end to end has velocity 1 and no other has.
+    store.points = [(torch.arange(GRID + 1) / GRID).square()[:, None, None].expand(-1, 4, 2)]
+    store.tokens = [torch.zeros(3, 8)]
+    student = Student(Sizes(width=64, layers=1, encoder_layers=1))
+    lesson = Lesson(learn, store, Leg(student, tmp_path / "student.pt", 60, ("blocks.",), 0.02, 1e-3))
+    x, t, d, tokens, velocity = lesson(np.random.default_rng(0), torch.Generator().manual_seed(0), 64)
+    assert (d == span).all()
+    assert tokens.shape == (64, 3, 8)
+    line = torch.ones(64) if learn == "reflow" else 2 * t + d
+    assert torch.allclose(velocity, line[:, None, None].expand_as(velocity), atol=1e-4)
+    assert torch.allclose(x, (t if learn == "reflow" else t**2)[:, None, None].expand_as(x), atol=1e-4)

@@ -70,6 +70,21 @@ def paths(teacher: Flow, noise: Tensor, tokens: Tensor, guidance: float, steps: 
     return torch.stack(points, dim=1)
 
 
+@torch.no_grad()
+def halved(student: Student, x: Tensor, t: Tensor, d: Tensor, tokens: Tensor) -> Tensor:
+    """Mean velocity (B, L, D) over [t, t + d] of two steps of d/2 by `student`: progressive distillation's target."""
+    with mixed():
+        first = student(x, t, d / 2, tokens).float()
+        second = student(x + first * (d / 2)[:, None, None], t + d / 2, d / 2, tokens).float()
+    return (first + second) / 2
+
+
+def equal_spans(count: int, span: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """First and last grid index (count,) of spans of `span` sixteenths, as equal steps take them."""
+    first = torch.randint(0, GRID // span, (count,), generator=generator) * span
+    return first, first + span
+
+
 def ends(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """First and last grid index (count,) of the spans to learn.
 
