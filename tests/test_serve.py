@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 import pictures
+from meshkiln.cli.serve import say_where
 from meshkiln.settings import Settings
 from serving import until
 from test_workers_kiln import disc
@@ -35,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
         "MESHKILN_WORKERS": "1",
     }
     command = [sys.executable, "-c", "from meshkiln.cli import main; main()", "serve", "--port", "0"]
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         try:
             yield process
             process.send_signal(signal.SIGTERM)
@@ -78,6 +79,8 @@ def test_it_is_ready_soon_and_listens_on_loopback_alone(server: subprocess.Popen
     until(lambda: server.poll() is None and bool(listening(server)))
     ((address, port),) = listening(server)
     assert address == "0100007F"
+    assert server.stdout is not None
+    assert f"Open http://127.0.0.1:{port} in a browser" in server.stdout.readline().decode(), "the port that it bound"
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
         until(lambda: http.get("/readyz").status_code == 200)
     # All that it takes, one after the other: on a machine that has nothing else to do, seconds by the clock are fewer.
@@ -97,3 +100,19 @@ def test_its_process_never_loads_what_decodes_or_computes(server: subprocess.Pop
     loaded = Path(f"/proc/{server.pid}/maps").read_text()
     assert "uvloop" in loaded, "maps name what is loaded"
     assert not [name for name in FOREIGN if f"/{name}" in loaded]
+
+
+@pytest.mark.parametrize(
+    ("bound", "opened"),
+    [
+        (("127.0.0.1", 8081), "http://127.0.0.1:8081"),
+        (("0.0.0.0", 80), "http://127.0.0.1:80"),
+        (("::", 8081), "http://[::1]:8081"),
+        (("fe80::1", 8081), "http://[fe80::1]:8081"),
+    ],
+)
+def test_the_address_it_says_is_one_that_a_browser_opens(
+    bound: tuple[str, int], opened: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_where(*bound)
+    assert f"Open {opened} in a browser" in capsys.readouterr().out

@@ -77,6 +77,7 @@ def test_settings_are_printed_each_with_its_value_and_where_it_came_from(tmp_pat
         ("port", "70000", "from 0 to 65535"),
         ("port", "8080.5", "whole number"),
         ("port", "true", "whole number"),
+        ("picture_pixels", "0", "from 1 to 178000000 pixels"),
         ("hot_path", "maybe", "true or false"),
         ("queue_seconds", "nan", "at least 0"),
         ("wait_seconds", "-1", "from 0 to 3600"),

@@ -140,10 +140,11 @@ def allowed(name: str) -> str:
         return "a list of strings (in the environment: separated by commas)"
     if isinstance(default, str):
         return "a string"
-    noun = "a whole number" if isinstance(default, int) else "a number"
+    # In digits that can be typed back: a whole number is not told as 1.78e+08.
+    noun, digits = ("a whole number", "d") if isinstance(default, int) else ("a number", "g")
     if low is not None and high is not None:
-        return f"{noun} from {low:g} to {high:g}{unit}"
-    return f"{noun} of at least {low:g}{unit}"
+        return f"{noun} from {low:{digits}} to {high:{digits}}{unit}"
+    return f"{noun} of at least {low:{digits}}{unit}"
 
 
 def _file(environ: Mapping[str, str]) -> Path | None:

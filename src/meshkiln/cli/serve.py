@@ -34,8 +34,15 @@ def serve(
         from meshkiln.gateway.serve import run
     except ModuleNotFoundError as error:
         raise MeshkilnError(f"serving needs {error.name}: install meshkiln[serve]") from None
-    click.echo(f"Open http://{loaded.host}:{loaded.port} in a browser; the API is described at /docs")
-    run(loaded)
+    run(loaded, listens=say_where)
+
+
+def say_where(host: str, port: int) -> None:
+    """Where a browser finds the server. An address that stands for every one of the machine's is none to open."""
+    every = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    name = every.get(host, f"[{host}]" if ":" in host else host)
+    others = ", of this machine; it listens on every address" if host in every else ""
+    click.echo(f"Open http://{name}:{port} in a browser{others}; the API is described at /docs")
 
 
 @click.command(short_help="Every setting of the server, its value and where it came from.")

@@ -197,7 +197,14 @@ def build(
 class Server(uvicorn.Server):
     """The HTTP server: looks after its connections, and lets the service know at once when it is to stop."""
 
-    def __init__(self, settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        kinds: Mapping[str, Engine] | None = None,
+        listens: Callable[[str, int], None] = lambda host, port: None,
+    ) -> None:
+        """`listens` is told the address and port once they are bound, which is when anybody can connect."""
+        self.listens = listens
         app, self.service, connection = build(settings, kinds)
         super().__init__(
             uvicorn.Config(
@@ -219,6 +226,12 @@ class Server(uvicorn.Server):
             )
         )
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bind, and say where: port 0 is whichever was free."""
+        await super().startup(sockets)
+        if self.started:
+            self.listens(*self.servers[0].sockets[0].getsockname()[:2])
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
         if counter % JUDGED == 0:
@@ -231,14 +244,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(settings: Settings, kinds: Mapping[str, Engine] | None = None) -> None:
+def run(
+    settings: Settings,
+    kinds: Mapping[str, Engine] | None = None,
+    listens: Callable[[str, int], None] = lambda host, port: None,
+) -> None:
     """Serve until told to stop: SIGTERM or SIGINT once; a second SIGINT stops at once. Raises MeshkilnError.
 
     kinds : engines to serve, by name; None is all that are registered
+    listens : told the address and port once they are bound
     """
     _many_connections()
     _keep_freed_memory()
-    server = Server(settings, kinds)
+    server = Server(settings, kinds, listens)
     # After the HTTP server has set up its own.
     logs.begin(settings.log_json, settings.log_requests)
     # The server raises the signal again once it has stopped: that is then the end, and no failure.
