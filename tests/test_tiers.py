@@ -373,6 +373,5 @@ def test_many_threads_put_and_delete_while_it_is_written_behind(tmp_path: Path) 
 def test_a_store_closed_under_a_computation_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiers = Tiers(Memory(), Disk(tmp_path / "store"))
     tiers.close()
-    tiers._releases.append((key(0), "who outlived it"))
-    tiers._release()
+    tiers.leases.release(key(0), "who outlived it")
     assert (tiers.stats().faults, caplog.text) == ({}, "")
