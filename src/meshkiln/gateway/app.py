@@ -57,7 +57,8 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
         # A probe that is told to come back has met no error.
         if request.url.path != "/readyz":
             gateway.metrics.problem(problem.kind)
-        return Response(problem.body(), problem.status, dict(problem.headers), MEDIA_TYPE)
+        # What is gone may be made again, and browsers keep a 410 for ever when nobody says otherwise.
+        return Response(problem.body(), problem.status, {"Cache-Control": "no-store", **problem.headers}, MEDIA_TYPE)
 
     @app.exception_handler(Problem)
     @app.exception_handler(MeshkilnError)

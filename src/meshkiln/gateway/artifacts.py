@@ -40,7 +40,8 @@ def answer(method: str, headers: Mapping[bytes, bytes], name: str, artifact: Art
     etag = b'"' + artifact.digest.hex().encode() + b'"'
     common = [
         (b"etag", etag),
-        (b"cache-control", b"private, max-age=31536000, immutable"),
+        # Its bytes never change, but it may be deleted: a cache asks whether it is still there, which is a 304.
+        (b"cache-control", b"private, no-cache"),
         (b"accept-ranges", b"bytes"),
     ]
     if _matches(headers.get(b"if-none-match"), etag):
