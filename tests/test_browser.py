@@ -222,6 +222,11 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
     # No broken image, and no brush for it.
     expect(notes.locator("img")).to_have_count(0)
     expect(page.get_by_role("button", name="Repair it")).to_have_count(0)
+    # The same would be refused again: what helps is another one.
+    expect(page.get_by_role("button", name=re.compile("^Try "))).to_have_count(0)
+    for item in (empty, notes):
+        with page.expect_file_chooser():
+            item.get_by_role("button", name="Choose another picture").click()
 
 
 def test_of_several_files_the_first_that_can_be_used_is_shown(page: Page) -> None:
@@ -278,10 +283,26 @@ def test_what_is_cancelled_ends_and_can_be_tried_again(page: Page) -> None:
 
 
 def test_what_is_cancelled_while_nothing_is_accepted_says_no_more_that_it_will_be_asked_again(page: Page) -> None:
-    refused = {"title": "Nothing new is accepted for now", "detail": "intake is paused"}
-    page.route("**/v1/generations?*", lambda route: route.fulfill(status=503, json=refused))
+    kind = "urn:meshkiln:problem:intake-paused"
+    refused = {"type": kind, "title": "Nothing new is accepted for now", "detail": "intake is paused; 3 go on"}
+    asked: list[Route] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route)
+        route.fulfill(status=503, json=refused, headers={"retry-after": "30"})
+
+    page.route("**/v1/generations?*", refuse)
     drop(page, [mug((122, 22, 120))])
-    expect(page.locator(".item .problem")).to_contain_text("asking again")
+    # In the words of somebody who waits, and not of who runs the server.
+    expect(page.locator(".item .problem")).to_contain_text("your picture is kept here, and is sent as soon as it does")
+    expect(page.locator(".item .problem")).not_to_contain_text("intake")
+    counting = page.locator(".item .asking")
+    expect(counting).to_contain_text(re.compile(r"Asking again in (30|2\d) s"))
+    expect(counting).to_contain_text(re.compile(r"in 2\d s"))
+    # A second that passes is not spoken.
+    assert counting.evaluate("node => node.closest('[role=alert], [role=status], [aria-live]')") is None
+    page.get_by_role("button", name="Ask now for mug.png").click()
+    until(lambda: len(asked) == 2)
     expect(page.locator(".item .state")).to_have_text("Waiting")
     expect(page.locator(".item .now")).to_have_text("Waiting until the server accepts it")
     page.get_by_role("button", name="Cancel mug.png").click()

@@ -152,6 +152,19 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
         field.fill(value)
         expect(field).to_have_attribute("aria-invalid", "true")
         expect(field).to_have_accessible_description(re.compile(f"has to be .*{allowed}"))
+    # The server refuses it as well. Trying again would be no use: what helps is another value.
+    drop(page, [mug((121, 60, 140))])
+    expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed", timeout=WAIT)
+    expect(page.get_by_role("button", name=re.compile("^Try "))).to_have_count(0)
+    page.locator(".fold > summary").click()
+    page.get_by_role("button", name="Change the options of mug.png").click()
+    expect(page.locator("[aria-invalid=true]:focus")).to_be_visible()
+    depth.fill("0.5")
+    faces.fill("3001")
+    with page.expect_request(lambda request: request.method == "POST") as posted:
+        page.get_by_role("button", name="Make mug.png with the options as they are now").click()
+    assert {"depth=0.5", "faces=3001"} <= set(posted.value.url.partition("?")[2].split("&"))
+    ready(page)
     depth.fill("0.4")
     faces.fill("3000")
     expect(page.locator("[aria-invalid=true]")).to_have_count(0)
@@ -159,6 +172,7 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     page.get_by_label("Format", exact=True).select_option("stl")
     with page.expect_request(lambda request: request.method == "POST") as posted:
         drop(page, [mug((120, 60, 140))])
+    expect(page.locator("[data-item]")).to_have_count(2)
     assert {"engine=inflate", "depth=0.4", "faces=3000"} <= set(posted.value.url.partition("?")[2].split("&"))
     ready(page)
     expect(page.locator(".downloads button").first).to_have_text("Download STL")

@@ -1,5 +1,7 @@
 // What the server says, and how it is asked. Paths, names and shapes are those of docs/api.md.
 
+import { kindOf } from "./problems";
+
 export type State = "queued" | "running" | "succeeded" | "failed" | "cancelled";
 
 export interface Stage {
@@ -29,7 +31,7 @@ export interface Generation {
   finished: number | null;
   position: number | null;
   estimated_seconds: number | null;
-  error: { title: string; detail?: string } | null;
+  error: { type?: string; title: string; detail?: string } | null;
   links: { self: string; events: string; artifact?: string; formats?: Record<string, string>; previews?: Record<string, string> };
   key?: string;
   bytes?: number;
@@ -64,9 +66,10 @@ export interface Engine {
 
 /** The server refused, and says why (RFC 9457). */
 export class Problem extends Error {
-  /** told : whether the server says so in its own words, and not something between it and here */
+  /** kind : the end of its type; told : whether the server says so in its own words, and not something between it and here */
   constructor(
     readonly status: number,
+    readonly kind: string,
     readonly title: string,
     readonly detail: string,
     readonly retryAfter: number,
@@ -135,15 +138,16 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
   if (answer.ok) return answer;
   const wait = Number(answer.headers.get("retry-after")) || 0;
   let title = `The server answered ${answer.status}`;
-  let detail = "";
+  let [kind, detail] = ["", ""];
   try {
     const said = await answer.json();
     title = said.title ?? title;
     detail = said.detail ?? "";
+    kind = kindOf(said.type);
   } catch {
     // not a problem document: its status has to do
   }
-  throw new Problem(answer.status, title, detail, wait, own);
+  throw new Problem(answer.status, kind, title, detail, wait, own);
 }
 
 export async function read<T>(path: string, init?: RequestInit): Promise<T> {

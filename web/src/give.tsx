@@ -5,8 +5,10 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 /** Whether nothing can be dropped here: fingers carry no files. */
 const TOUCH = matchMedia("(hover: none) and (pointer: coarse)").matches;
 
+/** Have somebody choose pictures. */
+export const pick = (): void => document.getElementById("pick")?.click();
+
 export function Give(props: { take: (files: File[]) => void; small: boolean }) {
-  const picker = useRef<HTMLInputElement>(null);
   const shutter = useRef<HTMLInputElement>(null);
   const [over, setOver] = useState(false);
   const [camera, setCamera] = useState(false);
@@ -60,10 +62,10 @@ export function Give(props: { take: (files: File[]) => void; small: boolean }) {
       <p class="lead">{over ? "Let go to make a mesh" : TOUCH ? (props.small ? "More pictures" : "Choose a picture") : props.small ? "Drop or paste more pictures" : "Drop a picture here"}</p>
       {!props.small && <p class="quiet">{over || TOUCH ? "It" : "or paste one: it"} becomes a 3D model to turn, download and print. One object, whole, before a plain background does best.</p>}
       <div class="row">
-        <button type="button" class={props.small ? "" : "main"} onClick={() => picker.current?.click()}>Choose pictures</button>
+        <button type="button" class={props.small ? "" : "main"} onClick={pick}>Choose pictures</button>
         <button type="button" onClick={() => (navigator.mediaDevices ? setCamera(true) : shutter.current?.click())}>Take a photo</button>
       </div>
-      <input ref={picker} id="pick" type="file" accept="image/*" multiple hidden aria-label="Choose pictures" onChange={(e) => picked(e.currentTarget)} />
+      <input id="pick" type="file" accept="image/*" multiple hidden aria-label="Choose pictures" onChange={(e) => picked(e.currentTarget)} />
       <input ref={shutter} type="file" accept="image/*" capture="environment" hidden aria-label="Take a photo" onChange={(e) => picked(e.currentTarget)} />
       {camera && <Camera close={() => setCamera(false)} take={(file) => props.take([file])} />}
     </section>

@@ -6,13 +6,15 @@ import * as api from "./api";
 import { Cutout } from "./cutout";
 import { Verdict } from "./feedback";
 import type { Say } from "./frame";
+import { pick } from "./give";
 import { called, over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
-import { cutAlready } from "./options";
+import { cutAlready, showOption } from "./options";
 import { usePreview } from "./previews";
+import { helpOf } from "./problems";
 import { Progress } from "./progress";
-import { again, cancel, keep, remove, repair, send } from "./sending";
+import { again, askNow, cancel, keep, remove, repair, send } from "./sending";
 import { bytes, provenance, used, withCut } from "./words";
 
 /** What a finished mesh needs to be told of its picture. id : where the picture is kept in this browser, or "" */
@@ -59,7 +61,7 @@ function usePicture(id: string): string | null {
 }
 
 export function ItemView(props: {
-  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; twin: boolean; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: Say;
+  item: Item; engine: api.Engine | undefined; anew: Record<string, string>[]; now: Record<string, string> | null; twin: boolean; open: boolean; format: string; asks: boolean; setAsks: (asks: boolean) => void; toggle: () => void; select: (id: string) => void; say: Say;
 }) {
   const { item, engine, open } = props;
   const name = called(item);
@@ -106,17 +108,16 @@ export function ItemView(props: {
         </button>
         {item.state === "held" && !open && <button type="button" class="main" onClick={() => keep(item.id)} aria-label={`Make the mesh of ${name}`}>Make the mesh</button>}
         {!over(item) && <button type="button" onClick={() => void cancel(item.id)} aria-label={`Cancel ${name}`}>Cancel</button>}
-        {over(item) && item.state !== "succeeded" && (
-          <button type="button" onClick={() => void send(item.id)} aria-label={item.replaced ? `Make ${name} unrepaired` : `Try ${name} again`}>{item.replaced ? "Make it unrepaired" : "Try again"}</button>
-        )}
+        {over(item) && item.state !== "succeeded" && <Helping item={item} name={name} engine={engine} now={props.now} />}
         {over(item) && <button type="button" class="plain" onClick={() => { remove(item.id); props.say(`${name} is off the list`, false); }} aria-label={`Take ${name} off the list`} title="Take off the list">✕</button>}
       </div>
       {(open || !over(item)) && <Progress item={item} engine={engine} open={open} />}
       {item.problem && (
-        <p class="problem" role="alert">
+        <p class={over(item) ? "problem" : "problem waits"} role="alert">
           <strong>{item.problem.title}{item.problem.detail ? ":" : "."}</strong> {item.problem.detail}
         </p>
       )}
+      {item.problem && item.state === "sending" && <Asking item={item} name={name} />}
       <div id={body} hidden={!open}>
         {open && (
           <div class="pair">
@@ -145,6 +146,34 @@ export function ItemView(props: {
       </div>
       {repairing && <Cutout id={item.id} cutout={cutout} say={props.say} close={() => setRepairing(false)} done={(png) => void repaired(png)} />}
     </li>
+  );
+}
+
+/** What somebody can do about an item of which nothing came. now : what it would be asked for with as the options are, if that is something else */
+function Helping(props: { item: Item; name: string; engine: api.Engine | undefined; now: Record<string, string> | null }) {
+  const { item, name, engine, now } = props;
+  const help = helpOf(item.problem);
+  if (help === "picture") return <button type="button" onClick={pick} aria-label={`Choose another picture than ${name}`}>Choose another picture</button>;
+  if (help === "options" && !now) return <button type="button" onClick={() => showOption(engine, item.problem?.detail ?? "")} aria-label={`Change the options of ${name}`}>Change the options</button>;
+  if (help === "options" && now) return <button type="button" onClick={() => void send(item.id, now)} aria-label={`Make ${name} with the options as they are now`}>Make it as the options are now</button>;
+  if (item.replaced) return <button type="button" onClick={() => void send(item.id)} aria-label={`Make ${name} unrepaired`}>Make it unrepaired</button>;
+  return <button type="button" onClick={() => void send(item.id)} aria-label={`Try ${name} again`}>Try again</button>;
+}
+
+/** When it is asked for again: to be read, and not spoken each second. */
+function Asking(props: { item: Item; name: string }) {
+  const { again } = props.item.live;
+  const [now, look] = useState(Date.now());
+  useEffect(() => {
+    look(Date.now());
+    const timer = setInterval(() => look(Date.now()), 1000);
+    return () => clearInterval(timer);
+  }, [again]);
+  return (
+    <p class="row asking">
+      <span>{again === null ? "Asking again …" : `Asking again in ${Math.max(1, Math.ceil((again - now) / 1000))} s`}</span>
+      <button type="button" aria-disabled={again === null} onClick={() => again !== null && askNow(props.item.id)} aria-label={`Ask now for ${props.name}`}>Ask now</button>
+    </p>
   );
 }
 

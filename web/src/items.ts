@@ -4,6 +4,7 @@
 import { useLayoutEffect, useState } from "preact/hooks";
 import type { Generation, Stage, State } from "./api";
 import { dropItem, isRecord, keepItem, keptItem, keptItems, onOtherTab } from "./kept";
+import type { Trouble } from "./problems";
 
 /** held : its cut-out is there, and somebody has to say whether it becomes a mesh */
 export type ItemState = "sending" | "held" | State;
@@ -20,7 +21,7 @@ export interface Item {
   state: ItemState;
   generation: string | null;
   document: Generation | null;
-  problem: { title: string; detail: string } | null;
+  problem: Trouble | null;
   /** Milliseconds from asking to a stored answer, as this page saw it. */
   answered: number | null;
   /** Whether the picture is a cut-out that somebody repaired. */
@@ -43,6 +44,8 @@ export interface Live {
   steps: number;
   position: number | null;
   joined: boolean;
+  /** When it is asked for again, in milliseconds since 1970; null where this page does not wait for that. */
+  again: number | null;
   done: Record<string, { source: string | null; seconds: number }>;
 }
 
@@ -51,7 +54,7 @@ const KEPT: ItemState[] = ["sending", "held", "queued", "running", "succeeded", 
 const items = new Map<string, Item>();
 const views = new Set<() => void>();
 
-export const idle = (): Live => ({ stage: null, step: 0, steps: 0, position: null, joined: false, done: {} });
+export const idle = (): Live => ({ stage: null, step: 0, steps: 0, position: null, joined: false, again: null, done: {} });
 
 /** What an item is called: variations of one picture differ by their seed. */
 export const called = (item: Pick<Item, "name" | "query">): string => (item.query.seed ? `${item.name} (seed ${item.query.seed})` : item.name);

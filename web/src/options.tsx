@@ -73,6 +73,18 @@ export function queries(engines: Engine[], options: Options): Record<string, str
   return Array.from({ length: options.variations }, (_, i) => ({ ...query, seed: String(first + i) }));
 }
 
+/** Bring up the options, at the field that `trouble` names, if it names one. */
+export function showOption(engine: Engine | undefined, trouble: string): void {
+  const fold = document.querySelector<HTMLDetailsElement>(".fold");
+  if (!fold) return;
+  fold.open = true;
+  const wrong = engine?.parameters.find((parameter) => new RegExp(`\\b${parameter.name}\\b`).test(trouble));
+  const field = wrong && fold.querySelector<HTMLElement>(`[data-parameter="${wrong.name}"]`);
+  const further = field?.closest<HTMLDetailsElement>(".further");
+  if (further) further.open = true;
+  (field?.querySelector<HTMLElement>("input, select") ?? fold.querySelector("summary"))?.focus();
+}
+
 /** What can still be made of a picture that `made` were asked of: what the options say now, else the next seeds, if any. */
 export function anew(engines: Engine[], options: Options, made: Record<string, string>[]): Record<string, string>[] {
   const asked = queries(engines, options);
@@ -171,10 +183,10 @@ export function Fold(props: { engines: Engine[]; options: Options; change: (chan
 }
 
 /** A field under its name, and what it is for, which is told after the name and not as a part of it. */
-function Labelled(props: { name: string; help: string; title?: string; wrong?: boolean; children: (own: { id: string; "aria-describedby": string }) => JSX.Element }) {
+function Labelled(props: { name: string; help: string; title?: string; wrong?: boolean; parameter?: string; children: (own: { id: string; "aria-describedby": string }) => JSX.Element }) {
   const id = useId();
   return (
-    <div class="field" title={props.title}>
+    <div class="field" title={props.title} data-parameter={props.parameter}>
       <label for={id}>{props.name}</label>
       {props.children({ id, "aria-describedby": `${id}-help` })}
       <small id={`${id}-help`} class={props.wrong ? "problem" : undefined}>{props.help}</small>
@@ -202,7 +214,7 @@ function Field(props: { parameter: Parameter; value: string; recipe: Record<stri
   const numeric = typeof p.default === "number";
   const wrong = refused(p, value);
   return (
-    <Labelled name={label(p.name)} help={wrong ? `It has to be ${p.allowed}.` : p.help} title={p.allowed} wrong={wrong}>
+    <Labelled name={label(p.name)} help={wrong ? `It has to be ${p.allowed}.` : p.help} title={p.allowed} wrong={wrong} parameter={p.name}>
       {(own) => choices.length > 0 ? (
         <select {...own} value={value || standard} onChange={(e) => change(e.currentTarget.value)}>
           {choices.map((choice) => <option key={choice} value={choice}>{choice}</option>)}

@@ -4,6 +4,7 @@ import * as api from "./api";
 import { begin, follow, hush, refresh } from "./following";
 import { all, forget, idle, item, over, put, recall, recallAll, update, type Item } from "./items";
 import { keepPicture, pictureOf } from "./kept";
+import { kindOf, whileWaiting, type Trouble } from "./problems";
 
 /** The engine that makes cut-outs, and the priority it is asked with: somebody looks at the page and waits. */
 export const CUTOUT = "cutout";
@@ -15,6 +16,8 @@ const AGAIN = [1, 2, 4, 8, 16];
 const failures = new Map<string, number>();
 
 const posts = new Map<string, AbortController>();
+/** Of items that were refused for now: the timer after which they are asked for again. */
+const waits = new Map<string, number>();
 
 const nameless = (): string =>
   [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -54,7 +57,7 @@ export async function add(picture: Blob, name: string, query: Record<string, str
   // Its bytes now: a file may be gone or another one when they are sent, which would look like a server that is away.
   const bytes = await picture.arrayBuffer().catch(() => null);
   if (!bytes?.byteLength) {
-    const problem = bytes ? { title: "The file is empty", detail: "it has no bytes" } : { title: "The file cannot be read", detail: "is it a folder, or gone?" };
+    const problem = bytes ? { kind: "empty", title: "The file is empty", detail: "it has no bytes" } : { kind: "unreadable", title: "The file cannot be read", detail: "is it a folder, or gone?" };
     put({ ...made, state: "failed", problem });
     return id;
   }
@@ -64,10 +67,10 @@ export async function add(picture: Blob, name: string, query: Record<string, str
   return id;
 }
 
-/** Post an item's picture again, whatever became of it. */
-export async function send(id: string): Promise<void> {
+/** Post an item's picture again, whatever became of it. query : what it is asked for with from now on */
+export async function send(id: string, query?: Record<string, string>): Promise<void> {
   failures.delete(id);
-  update(id, { state: "sending", replaced: false, problem: null, document: null, generation: null, live: idle() });
+  update(id, { ...(query && { query }), state: "sending", replaced: false, problem: null, document: null, generation: null, live: idle() });
   await dispatch(id);
 }
 
@@ -103,18 +106,36 @@ async function dispatch(id: string): Promise<void> {
   else await post(id);
 }
 
+/** Ask at once for what would be asked for later. */
+export function askNow(id: string): void {
+  clearTimeout(waits.get(id));
+  waits.delete(id);
+  void dispatch(id);
+}
+
+/** Ask again in a while for what was refused for now. seconds : until then */
+function wait(id: string, trouble: Trouble, seconds: number): void {
+  update(id, { problem: whileWaiting(trouble), live: { ...idle(), again: Date.now() + seconds * 1000 } });
+  clearTimeout(waits.get(id));
+  waits.set(id, setTimeout(() => {
+    waits.delete(id);
+    if (item(id)?.state === "sending") void dispatch(id);
+  }, seconds * 1000));
+}
+
 async function post(id: string): Promise<void> {
   const sent = recall(id);
   if (!sent || sent.state !== "sending") return follow(); // another page has sent it
   const picture = await pictureOf(id);
   if (!picture) {
-    return update(id, { state: "failed", problem: { title: "The picture is gone", detail: "add it again" } });
+    return update(id, { state: "failed", problem: { kind: "lost", title: "The picture is gone", detail: "this browser has it no more" } });
   }
   const { matte } = sent.query;
   const query = sent.wants === "mesh" ? sent.query : { engine: CUTOUT, priority: AT_ONCE, ...(matte ? { matte } : {}) };
   const begun = performance.now();
   const abort = new AbortController();
   posts.set(id, abort);
+  if (sent.problem) update(id, { live: idle() });
   try {
     const document = await api.generate(picture, query, abort.signal);
     if (item(id)?.state !== "sending") return void cancelOnServer(document.id);
@@ -123,6 +144,8 @@ async function post(id: string): Promise<void> {
     update(id, { generation: document.id, answered });
     took(id, document);
     follow();
+    // What is let in again is let in for all.
+    for (const other of [...waits.keys()]) if (item(other)?.problem?.kind === "intake-paused") askNow(other);
   } catch (error) {
     if (abort.signal.aborted || error instanceof api.Away) return; // sent when the server is back
     const problem = error as api.Problem;
@@ -131,13 +154,11 @@ async function post(id: string): Promise<void> {
     const seconds = problem.status === 503 ? Math.max(1, problem.retryAfter) : wordless ? AGAIN[failed] : undefined;
     if (seconds !== undefined) {
       if (wordless) failures.set(id, failed + 1);
-      update(id, { problem: { title: problem.title, detail: [problem.detail, `asking again in ${Math.ceil(seconds)} s`].filter(Boolean).join("; ") } });
-      setTimeout(() => item(id)?.state === "sending" && void dispatch(id), seconds * 1000);
-      return;
+      return wait(id, { kind: problem.kind, title: problem.title, detail: problem.detail }, seconds);
     }
     failures.delete(id);
     const detail = wordless ? `it did so ${AGAIN.length + 1} times, without a word of its own: something between you and it may be out of order` : problem.detail ?? problem.message;
-    update(id, { state: "failed", problem: { title: problem.title ?? "Not sent", detail } });
+    update(id, { state: "failed", problem: { kind: problem.kind ?? "", title: problem.title ?? "Not sent", detail } });
   }
 }
 
@@ -151,7 +172,7 @@ function took(id: string, document: api.Generation): void {
     if (known.kept) goOn(id);
   } else {
     const cutout = document.links.previews?.matte ?? known.cutout;
-    const problem = document.error ? { title: document.error.title, detail: document.error.detail ?? "" } : null;
+    const problem = document.error ? { kind: kindOf(document.error.type), title: document.error.title, detail: document.error.detail ?? "" } : null;
     update(id, { document, cutout, state: document.state, problem });
   }
   follow();
@@ -169,6 +190,8 @@ export async function cancel(id: string): Promise<void> {
   const given = item(id);
   if (!given || over(given)) return;
   if (!given.generation) {
+    clearTimeout(waits.get(id));
+    waits.delete(id);
     update(id, { state: "cancelled", problem: null });
     posts.get(id)?.abort();
     return;

@@ -80,6 +80,12 @@ function Studio() {
     const found = anew(engines, options, made.filter((one) => one.state !== "failed" && one.state !== "cancelled").map((one) => one.query));
     return item.repaired ? found.map((query) => ({ ...query, ...cutAlready(engineOf(engines, options)) })) : found;
   };
+  /** What an item would be asked for with as the options are now, if that is something else than before. */
+  const nowOf = (item: Item): Record<string, string> | null => {
+    const asked = queries(engines, options);
+    const query = { ...(asked.find((one) => one.seed === item.query.seed) ?? asked[0]!), ...(item.repaired && cutAlready(engineOf(engines, options))) };
+    return engines.length && JSON.stringify(query) !== JSON.stringify(item.query) ? query : null;
+  };
   const focus = useFocusKept(".items > li", "#yours", ".give button");
   const ready = items.filter((item) => item.state === "succeeded").length;
   const held = items.filter((item) => item.state === "held");
@@ -102,7 +108,7 @@ function Studio() {
           <ol class="items">
             {items.map((item) => (
               <ItemView key={item.id} item={item} twin={isTwin(item, items)} open={item.id === open} format={options.format} asks={options.asks} setAsks={(asks) => change({ asks })} say={say} select={show}
-                anew={anewOf(item)}
+                anew={anewOf(item)} now={nowOf(item)}
                 engine={engines.find((engine) => engine.name === (item.document?.engine ?? item.query.engine)) ?? engineOf(engines, options)}
                 toggle={() => choose(item.id === open ? null : item.id)} />
             ))}

@@ -95,7 +95,7 @@ PICTURE = Query(None, pattern="^png$", description="`png`: a picture of it, when
 _BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 ARTIFACT: dict[str, Any] = {
     "summary": "The bytes of an artifact",
-    "description": "With a strong ETag, If-None-Match, Range and If-Range. It may be deleted, so caches ask before use.",
+    "description": "With a strong ETag, If-None-Match, Range and If-Range. Caches ask before use: it may be deleted.",
     "responses": {
         200: {"content": _BYTES, "description": "The bytes"},
         206: {"content": _BYTES, "description": "A range of them"},
