@@ -114,6 +114,13 @@ def test_a_single_pixel_is_a_subject():
     solid(volume(cutout(alpha)))
 
 
+def test_dots_that_fall_between_the_nodes_of_the_grid_are_refused():
+    alpha = np.zeros((3, 192), np.uint8)
+    alpha[1, [0, 150]] = 255
+    with pytest.raises(BadPicture, match="specks"):
+        volume(cutout(alpha))
+
+
 def test_an_antenna_stays_on_its_head():
     alpha = disc(1000, 300)
     cv2.line(alpha, (500, 210), (560, 40), 255, 2, cv2.LINE_AA)

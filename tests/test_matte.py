@@ -139,6 +139,16 @@ def test_tiny_pictures_are_cut_out_or_refused(shape: tuple[int, int]) -> None:
         return
 
 
+@pytest.mark.parametrize("bar", [0, 255])
+def test_bars_that_leave_no_line_between_them_are_none(bar: int) -> None:
+    pixels = np.full((4, 173, 3), bar, np.uint8)
+    pixels[1:3] = (90, 140, 60)
+    try:
+        assert cut_out(opaque(pixels)).shape == (4, 173, 4)
+    except BadPicture:
+        return
+
+
 def test_fully_or_mostly_transparent_pictures_are_refused() -> None:
     with pytest.raises(BadPicture, match="fully transparent"):
         cut_out(np.zeros((8, 8, 4), np.uint8))

@@ -39,7 +39,7 @@ def sample(alpha: NDArray[np.uint8], grid: int = GRID) -> Silhouette:
     """The silhouette, smoothed to what the grid can show; what is thinner than a cell is kept, a cell and a half wide.
 
     alpha : (H, W) uint8; the border lies where it crosses half of its maximum
-    Raises BadPicture when alpha is zero everywhere.
+    Raises BadPicture when alpha is zero everywhere, or where it is not are specks that all fall between the nodes.
     """
     peak = int(alpha.max(initial=0))
     if peak == 0:
@@ -67,6 +67,8 @@ def sample(alpha: NDArray[np.uint8], grid: int = GRID) -> Silhouette:
         borderValue=-1.0,
     )
     nodes[[0, -1], :] = nodes[:, [0, -1]] = -1.0
+    if not (nodes > 0).any():
+        raise BadPicture("the cut-out is a few specks far apart; give a picture that shows an object")
     to_picture = (x + 0.5 + left - pad, y + 0.5 + top - pad, step)
     return Silhouette(_without_specks(nodes.astype(np.float32, copy=False)), to_picture)
 

@@ -122,7 +122,9 @@ def _inside_bars(rgb: NDArray[np.uint8]) -> tuple[int, int, int, int]:
         other = (off[..., 0] | off[..., 1] | off[..., 2]).mean(axis=1)
         some, most = np.flatnonzero(other > 0.03), np.flatnonzero(other > 0.5)
         # A bar ends along its whole length at once; a plain background ends where the subject begins.
-        if most.size > count // 4 and most[0] > 0 and most[0] - some[0] <= 2 and some[-1] - most[-1] <= 2:
+        ends = most.size > count // 4 and most[0] > 0 and most[0] - some[0] <= 2 and some[-1] - most[-1] <= 2
+        # Between the bars of a tiny picture there may be nothing left to look at.
+        if ends and most[-1] - most[0] > 1:
             bounds += [int(most[0]) + 1, int(most[-1])]
         else:
             bounds += [0, count]
