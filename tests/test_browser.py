@@ -57,6 +57,8 @@ def test_the_cutout_comes_first_and_what_is_kept_becomes_a_mesh_in_every_format(
     expect(page.locator(".item .now")).to_have_text("The cut-out is ready: it waits for you")
     expect(page.locator(".item .now").get_by_role("status")).to_have_count(0)
     expect(page.locator('[data-stage="matte"]')).to_have_class("chip computed")
+    # In plain words: fingers and keyboards see no tooltip.
+    expect(page.locator('[data-stage="matte"]')).to_contain_text("Cut-out")
     expect(page.locator('[data-stage="inflate"]')).to_have_class("chip ")
     page.get_by_role("button", name="Keep it").click()
     ready(page)
@@ -66,6 +68,9 @@ def test_the_cutout_comes_first_and_what_is_kept_becomes_a_mesh_in_every_format(
     expect(page.locator("[data-watertight]")).to_have_attribute("data-watertight", "true")
     expect(page.locator(".facts")).to_contain_text("mm")
     expect(page.locator(".provenance")).to_contain_text("Made from nothing")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.get_by_role("button", name="Download GLB")).to_be_in_viewport(ratio=1)
 
     for format in ("glb", "obj", "stl", "ply", "3mf"):
         with page.expect_download() as coming:
@@ -136,7 +141,7 @@ def test_the_same_again_is_told_to_come_from_memory(page: Page) -> None:
     ready(page)
     expect(page.locator(".provenance")).to_contain_text("Served from memory in")
     expect(page.locator(".provenance")).to_contain_text("saved")
-    expect(page.locator('[data-stage="export"]').first).to_have_text("export in memory")
+    expect(page.locator('[data-stage="export"]').first).to_have_text("Colours and file in memory")
 
 
 def test_a_refresh_in_the_middle_loses_nothing(page: Page) -> None:
@@ -235,8 +240,14 @@ def test_of_several_files_the_first_that_can_be_used_is_shown(page: Page) -> Non
     drop(page, [*unusable, mug((34, 140, 99)), mug((35, 140, 99), "cup")])
     expect(page.locator('[data-state="failed"]')).to_have_count(2, timeout=WAIT)
     expect(page.locator(".item.open .name")).to_have_text("mug.png")
+    # What was looked at is what is looked at after a refresh.
+    page.get_by_role("button", name="notes.txt Failed").click()
     page.reload()
-    expect(page.locator(".item.open .name")).to_have_text("cup.png")
+    expect(page.locator(".item.open .name")).to_have_text("notes.txt")
+    page.get_by_role("button", name="notes.txt Failed").click()
+    page.reload()
+    expect(page.locator("[data-item]")).to_have_count(4)
+    expect(page.locator(".item.open")).to_have_count(0)
 
 
 def test_a_file_that_goes_before_it_was_sent_is_made_all_the_same(

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+import trimesh
 
 from test_browser import WAIT, mug, ready
 
@@ -64,6 +65,39 @@ def test_who_deletes_a_mesh_is_at_its_neighbour_and_knows_which_it_was(page: Pag
     dialog.get_by_role("button", name="Delete").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Meshes made so far")).to_be_focused()
+
+
+def test_what_others_deleted_is_not_listed_any_more_once_somebody_comes_upon_it(page: Page) -> None:
+    stocked(page, 3)
+    page.unroute("**/v1/artifacts?*")
+    listed = [entry(n) for n in (1, 3)]
+    page.route("**/v1/artifacts?*", lambda route: route.fulfill(json={"artifacts": listed, "next": None}))
+    page.get_by_role("button", name="Look at mesh-00000002").click()
+    expect(page.get_by_role("dialog")).to_contain_text("This mesh is not kept any more")
+    expect(page.locator(".gallery .called")).to_have_text(["mesh-00000001", "mesh-00000003"])
+    # Or comes back to the page after a while.
+    page.keyboard.press("Escape")
+    listed.pop()
+    page.evaluate("Date.now = (now => () => now() + 10_000)(Date.now)")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.locator(".gallery .called")).to_have_text(["mesh-00000001"])
+
+
+def test_a_mesh_of_several_bodies_is_said_to_be_one(page: Page) -> None:
+    stocked(page, 1)
+    ball, hollow = trimesh.creation.icosphere(2, 1.0), trimesh.creation.icosphere(2, 0.5)
+    hollow.invert()
+    pin = trimesh.creation.box((0.2, 0.2, 0.2))
+    pin.apply_translation((3, 0, 0))
+    served = [trimesh.util.concatenate([ball, hollow]), trimesh.util.concatenate([ball, hollow, pin])]
+    document = {"id": "k1", "state": "succeeded", "engine": "inflate", "recipe": None, "parameters": {}}
+    document["links"] = {"self": "/v1/generations/k1", "artifact": "/v1/artifacts/several"}
+    page.route("**/v1/generations/k*", lambda route: route.fulfill(json=document))
+    page.route("**/several", lambda route: route.fulfill(body=served.pop(0).export(file_type="glb")))
+    for told in ("yes: it can be printed", "yes, each of its 2 separate parts: printed, they are loose"):
+        page.get_by_role("button", name="Look at mesh-00000001").click()
+        expect(page.locator("[data-watertight=true] dd")).to_have_text(told, timeout=WAIT)
+        page.keyboard.press("Escape")
 
 
 def test_what_is_refused_is_said_and_can_be_asked_for_again(page: Page) -> None:

@@ -164,8 +164,24 @@ def test_a_pause_asks_first_and_shows_until_it_is_over(page: Page, http: httpx.C
 
 def test_a_worker_is_drained_and_resumed_and_the_last_one_is_not(page: Page, http: httpx.Client) -> None:
     row = page.locator('[data-worker="1"]')
+    # As when it has a batch in hand that takes a while.
+    at_work = [True]
+
+    def still(route: Route) -> None:
+        told = route.fetch().json()
+        for worker in told.get("workers", [told]):
+            worker["state"] = "draining" if at_work[0] and worker["state"] == "drained" else worker["state"]
+        route.fulfill(json=told)
+
+    for path in ("**/v1/operations", "**/v1/operations/workers/1"):
+        page.route(path, still)
     row.get_by_role("button", name="Drain worker 1").click()
     confirm(page, "Drain")
+    expect(page.locator("#said")).to_have_text("Worker 1 is draining: it finishes what it is at")
+    expect(row).to_contain_text("draining")
+    at_work.clear()
+    at_work.append(False)
+    expect(page.locator("#said")).to_have_text("Worker 1 is drained")
     expect(row).to_contain_text("drained")
     page.get_by_role("button", name="Drain worker 0").click()
     confirm(page, "Drain")

@@ -102,6 +102,14 @@ function told(now: boolean): void {
   if (!now) look();
 }
 
+const regrets = new Set<() => void>();
+
+/** Call `listener` whenever a mesh turns out to be kept no more. Returns how to stop. */
+export function onGone(listener: () => void): () => void {
+  regrets.add(listener);
+  return () => regrets.delete(listener);
+}
+
 /** Ask every second whether the server is back. */
 function look(): void {
   clearTimeout(looking);
@@ -147,6 +155,8 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
   } catch {
     // not a problem document: its status has to do
   }
+  // A picture of it may be missing for other reasons.
+  if ([404, 410].includes(answer.status) && /^\/v1\/(artifacts\/|generations\/k)[^?]+$/.test(path)) for (const listener of regrets) listener();
   throw new Problem(answer.status, kind, title, detail, wait, own);
 }
 

@@ -26,6 +26,9 @@ interface Shape {
   files: Stored[];
 }
 
+/** Meshes listed at first and more each time, the most that the server lists at once, and milliseconds for which a list is fresh. */
+const [PAGE, MOST, FRESH] = [24, 200, 5000];
+
 /** Entries of one mesh together: same picture, same engine, same parameters but for the file's own. */
 function shapes(stored: Stored[]): Shape[] {
   const found = new Map<string, Shape>();
@@ -54,9 +57,13 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
   const [question, setQuestion] = useState<Question | null>(null);
   const [problem, setProblem] = useState("");
   const focus = useFocusKept(".gallery > li", ".gallery > li:last-child > button", "#gallery");
+  const listed = useRef(0);
+  listed.current = stored?.length ?? 0;
   const load = useCallback(async (before: number | null) => {
+    // Who has had more shown keeps it, as far as one answer holds that.
+    const limit = before ? PAGE : Math.min(MOST, Math.max(PAGE, listed.current));
     try {
-      const page = await api.read<{ artifacts: Stored[]; next: number | null }>(`/v1/artifacts?limit=24${before ? `&before=${before}` : ""}`);
+      const page = await api.read<{ artifacts: Stored[]; next: number | null }>(`/v1/artifacts?limit=${limit}${before ? `&before=${before}` : ""}`);
       setStored((held) => (before ? [...(held ?? []), ...page.artifacts] : page.artifacts));
       setNext(page.next);
       setProblem("");
@@ -67,6 +74,22 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
   }, []);
   useEffect(() => void load(null), [props.made]);
   useEffect(() => api.onPresence((here) => here && void load(null)), []);
+  useEffect(() => api.onGone(() => void load(null)), []);
+  // Others make and delete meshes, too: who comes back sees what there is now.
+  useEffect(() => {
+    let looked = Date.now();
+    const back = () => {
+      if (document.hidden || Date.now() - looked < FRESH) return;
+      looked = Date.now();
+      void load(null);
+    };
+    addEventListener("focus", back);
+    document.addEventListener("visibilitychange", back);
+    return () => {
+      removeEventListener("focus", back);
+      document.removeEventListener("visibilitychange", back);
+    };
+  }, []);
   const forget = async (shape: Shape) => {
     setProblem("");
     let gone = shape.files.map((file) => file.key);
@@ -147,7 +170,8 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; close: () => void }
   const file = shownOf(props.shape);
   useEffect(() => {
     dialog.current?.showModal();
-    api.read<api.Generation>(file.links.generation).then(setDocument, (error: Error) => setProblem(error.message));
+    api.read<api.Generation>(file.links.generation).then(setDocument, (error: Error) =>
+      setProblem(error instanceof api.Problem && [404, 410].includes(error.status) ? "This mesh is not kept any more. Give its picture, and it is made again." : error.message));
   }, []);
   const name = nameOf(props.shape);
   return (

@@ -72,10 +72,18 @@ export function Give(props: { take: (files: File[]) => void; small: boolean }) {
   );
 }
 
+/** Why there is no camera, by the name of the browser's error. */
+const NO_CAMERA: Record<string, string> = {
+  NotFoundError: "There is no camera here.",
+  NotAllowedError: "This page may not use the camera: the browser's settings for this page allow it again.",
+  NotReadableError: "The camera is in use by something else.",
+};
+
 function Camera(props: { close: () => void; take: (file: File) => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const video = useRef<HTMLVideoElement>(null);
   const [said, say] = useState("Asking for the camera …");
+  const [refused, refuse] = useState(false);
   useEffect(() => {
     let stream: MediaStream | null = null;
     let gone = false;
@@ -87,7 +95,10 @@ function Camera(props: { close: () => void; take: (file: File) => void }) {
         video.current!.srcObject = found;
         say("");
       },
-      () => say("No camera can be used here. A picture can be chosen instead."),
+      (error: Error) => {
+        say(NO_CAMERA[error.name] ?? "The camera cannot be used here.");
+        refuse(true);
+      },
     );
     const stop = () => stream?.getTracks().forEach((track) => track.stop());
     return () => {
@@ -108,10 +119,11 @@ function Camera(props: { close: () => void; take: (file: File) => void }) {
   };
   return (
     <dialog ref={dialog} class="camera" aria-label="Take a photo" onClose={props.close}>
-      <video ref={video} autoplay muted playsInline />
-      <p role="status">{said}</p>
+      {!refused && <video ref={video} autoplay muted playsInline />}
+      <p role="status">{said}{refused && " A picture can be chosen instead."}</p>
       <div class="row">
-        <button type="button" class="main" disabled={said !== ""} onClick={shoot}>Take it</button>
+        {refused ? <button type="button" class="main" onClick={() => { dialog.current?.close(); pick(); }}>Choose pictures</button>
+          : <button type="button" class="main" disabled={said !== ""} onClick={shoot}>Take it</button>}
         <button type="button" onClick={() => dialog.current?.close()}>Close</button>
       </div>
     </dialog>

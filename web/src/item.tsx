@@ -207,9 +207,9 @@ export function Ready(props: { item: Subject; document: api.Generation; engine: 
   const millimetres = Number(item.query.size ?? used(document, props.engine, "size") ?? 100);
   return (
     <div class="model">
+      <Downloads {...props} />
       {props.instead ?? <Model url={document.links.artifact!} name={called(item)} millimetres={millimetres} again={props.again} />}
       <p class="provenance">{provenance(withCut(document, item.cut), props.engine, item.answered)}. <span class="quiet">{[document.engine, document.recipe, bytes(document.bytes ?? 0)].filter(Boolean).join(", ")}</span></p>
-      <Downloads {...props} />
       <Verdict key={document.id} generation={document.id} />
     </div>
   );
@@ -274,7 +274,7 @@ function Downloads(props: { item: Subject; document: api.Generation; engine: api
       <a ref={anchor} hidden>file</a>
       {links.glb && links.stl && <small>GLB for 3D programs and the web, STL or 3MF for printing.</small>}
       {lost.length > 0 && <small>The server has let go of the picture: for {lost.map((format) => format.toUpperCase()).join(", ")} yours is sent again.</small>}
-      {again && <small role="status">The mesh is made again of your picture …</small>}
+      {again && <small role="status">The mesh is made again of your picture<span class="hidden"> {called(item)}</span> …</small>}
       {problem && <p class="problem" role="alert">{problem}</p>}
     </div>
   );

@@ -65,6 +65,23 @@ export function keepSetting(name: string, value: unknown): void {
   }
 }
 
+/** What this tab keeps over a refresh, and no other tab knows. */
+export function tabSetting(name: string): unknown {
+  try {
+    return JSON.parse(sessionStorage.getItem(`meshkiln.${name}`) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
+export function keepTabSetting(name: string, value: unknown): void {
+  try {
+    sessionStorage.setItem(`meshkiln.${name}`, JSON.stringify(value));
+  } catch {
+    // refused
+  }
+}
+
 let opened: Promise<IDBDatabase | null> | null = null;
 
 function database(): Promise<IDBDatabase | null> {

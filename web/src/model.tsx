@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
+import type { Facts as Known } from "./solid";
 import type { Look, Side, View } from "./viewer";
 import { count } from "./words";
 
@@ -56,7 +57,7 @@ export function Model(props: { url: string; name: string; millimetres: number; a
     <>
       <div ref={host} class="canvas" tabIndex={view ? 0 : undefined} role={view ? "img" : undefined} data-ready={view ? "" : undefined}
         aria-label={view ? `The mesh of ${props.name} ${shown}, ${turning ? "turning" : `seen from ${side}`}. Arrow keys turn it, plus and minus come closer and go away.` : undefined}>
-        {!view && <p class="quiet told" role="status">{problem ? `It cannot be shown. ${problem}` : "Loading the mesh …"}</p>}
+        {!view && <p class="quiet told" role="status">{problem ? `It cannot be shown. ${problem}` : <>Loading the mesh<span class="hidden"> of {props.name}</span> …</>}</p>}
         {gone && props.again && <button type="button" onClick={props.again}>Make this mesh again</button>}
       </div>
       <div class="row looks">
@@ -73,6 +74,13 @@ export function Model(props: { url: string; name: string; millimetres: number; a
   );
 }
 
+/** Whether it is closed, and what that means to who wants to print it. */
+function printable({ watertight, parts }: Known): string {
+  if (watertight === null) return "not checked: too large";
+  if (!watertight) return "no: it has holes";
+  return parts > 1 ? `yes, each of its ${parts} separate parts: printed, they are loose` : "yes: it can be printed";
+}
+
 function Facts(props: { view: View; millimetres: number }) {
   const { facts } = props.view;
   const scale = props.millimetres / Math.max(...facts.size, 1e-9);
@@ -85,7 +93,7 @@ function Facts(props: { view: View; millimetres: number }) {
       <div><dt>Faces</dt><dd>{count(facts.triangles)}</dd></div>
       <div class={facts.watertight ? "good" : "bad"} data-watertight={String(facts.watertight)}>
         <dt>Watertight</dt>
-        <dd>{facts.watertight === null ? "not checked: too large" : facts.watertight ? "yes: it can be printed" : "no: it has holes"}</dd>
+        <dd>{printable(facts)}</dd>
       </div>
     </dl>
   );

@@ -179,6 +179,15 @@ function Page() {
       });
       return "";
     });
+  // Workers that were asked to rest, until they do: a batch that one has in hand may take minutes.
+  const resting = useRef(new Set<number>());
+  useEffect(() => {
+    for (const worker of told?.workers ?? []) {
+      if (!resting.current.has(worker.number) || worker.state === "draining") continue;
+      resting.current.delete(worker.number);
+      if (worker.state === "drained") say(`Worker ${worker.number} is drained`);
+    }
+  }, [told]);
   const drain = (worker: Worker) => {
     const drained = worker.state !== "drained" && worker.state !== "draining";
     setQuestion({
@@ -187,8 +196,11 @@ function Page() {
       action: drained ? "Drain" : "Resume",
       danger: drained,
       act: () => attempt(async () => {
-        await post(`workers/${worker.number}`, { drained });
-        return `Worker ${worker.number} is ${drained ? "drained" : "resumed"}`;
+        const { state } = await post<Worker>(`workers/${worker.number}`, { drained });
+        if (drained && state !== "drained") resting.current.add(worker.number);
+        else resting.current.delete(worker.number);
+        if (!drained) return `Worker ${worker.number} is resumed`;
+        return state === "drained" ? `Worker ${worker.number} is drained` : `Worker ${worker.number} is draining: it finishes what it is at`;
       }),
     });
   };

@@ -1,8 +1,8 @@
 // How far an item is: its stages, and what is being done now.
 
 import type * as api from "./api";
-import { over, type Item } from "./items";
-import { computed, DOING, seconds, withCut } from "./words";
+import { called, over, type Item } from "./items";
+import { computed, DOING, seconds, stepOf, withCut } from "./words";
 
 /** An item's stages as chips that fill, each saying where it was found or how long it took. */
 /** open : whether somebody looks at it, and so is told when another stage begins */
@@ -31,19 +31,20 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
     return { name, kind: "", told: "", fill: 0 };
   });
   const [stage, rest] = nowDoing(item);
+  const spoken = props.open && item.state !== "held";
   return (
     <div class="progress">
       <ol class="chips" aria-label="Stages">
         {chips.map((chip) => (
-          <li key={chip.name} class={`chip ${chip.kind}`} data-stage={chip.name} title={DOING[chip.name] ?? chip.name} aria-current={chip.kind === "active" ? "step" : undefined}>
+          <li key={chip.name} class={`chip ${chip.kind}`} data-stage={chip.name} title={chip.name in DOING ? `${chip.name}: ${DOING[chip.name]}` : chip.name} aria-current={chip.kind === "active" ? "step" : undefined}>
             <span class="fill" style={{ transform: `scaleX(${chip.fill})` }} />
-            <span class="text">{chip.name}{chip.told && <b> {chip.told}</b>}</span>
+            <span class="text">{stepOf(chip.name)}{chip.told && <b> {chip.told}</b>}</span>
           </li>
         ))}
       </ol>
       {/* Steps and places change all the time: they can be read, but are not spoken at each change. That the cut-out
           is ready is said of every picture, open or not, and once. */}
-      {!over(item) && <p class="quiet now"><span role={props.open && item.state !== "held" ? "status" : undefined}>{stage}</span>{rest}</p>}
+      {!over(item) && <p class="quiet now"><span role={spoken ? "status" : undefined}>{spoken && <span class="hidden">{called(item)}: </span>}{stage}</span>{rest}</p>}
     </div>
   );
 }

@@ -9,6 +9,7 @@ import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
 import { isTwin, over, useItems, type Item } from "./items";
+import { isRecord, keepTabSetting, tabSetting } from "./kept";
 import { anew, cutAlready, engineOf, Fold, queries, useOptions, type Options } from "./options";
 import { add, CUTOUT, keep, remake, remove, start } from "./sending";
 
@@ -37,6 +38,13 @@ function useEngines(): [api.Engine[], string] {
   return [engines, problem];
 }
 
+/** Which item was open before a refresh. */
+function lastChosen(): string | string[] | null {
+  const found = tabSetting("open");
+  const chosen = isRecord(found) ? found.chosen : [];
+  return chosen === null || typeof chosen === "string" ? chosen : Array.isArray(chosen) ? chosen.filter((one) => typeof one === "string") : [];
+}
+
 function Studio() {
   const [served, problem] = useEngines();
   const engines = served.filter((engine) => engine.name !== CUTOUT);
@@ -48,7 +56,8 @@ function Studio() {
     if (engines.length) remake((variations) => queries(engines, { ...options, ...changes, variations }));
   };
   // One that somebody opened (or closed: none), else the first that did not fail of what was added together.
-  const [chosen, choose] = useState<string | string[] | null>([]);
+  const [chosen, choose] = useState<string | string[] | null>(lastChosen);
+  useEffect(() => keepTabSetting("open", { chosen }), [chosen]);
   const offered = items.filter((item) => Array.isArray(chosen) && chosen.includes(item.id)).reverse();
   const some = offered.length ? offered : items;
   const open = Array.isArray(chosen) ? (some.find((item) => item.state !== "failed") ?? some[0])?.id : chosen;

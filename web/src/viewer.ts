@@ -3,25 +3,15 @@
 // page would have to allow inline styles, and shows neither wires nor normals.
 
 import {
-  AmbientLight, Box3, BufferGeometry, DirectionalLight, DoubleSide, HemisphereLight, Material, Mesh,
+  AmbientLight, Box3, DirectionalLight, DoubleSide, HemisphereLight, Material, Mesh,
   MeshBasicMaterial, MeshNormalMaterial, MeshStandardMaterial, PerspectiveCamera, Scene, SRGBColorSpace, Vector3, WebGLRenderer,
 } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
 import { ask } from "./api";
+import { factsOf, type Facts } from "./solid";
 
 export type Look = "picture" | "clay" | "wireframe" | "normals";
-
-export interface Facts {
-  triangles: number;
-  vertices: number;
-  /** Lengths along x, y, z, in the file's unit. */
-  size: [number, number, number];
-  /** In the file's unit, cubed; it means something only for a watertight mesh. */
-  volume: number;
-  /** Null: too large to be checked here. */
-  watertight: boolean | null;
-}
 
 export interface View {
   facts: Facts;
@@ -31,9 +21,6 @@ export interface View {
   picture(): Promise<Blob | null>;
   close(): void;
 }
-
-/** More triangles than this are not checked for holes: it would hold the page up. */
-const CHECKED = 600_000;
 
 /** From where a mesh is seen. */
 export type Side = "the front" | "the right" | "the back" | "the left" | "above" | "below";
@@ -74,7 +61,7 @@ export async function show(host: HTMLElement, url: string, signal: AbortSignal, 
   const middle = box.getCenter(new Vector3());
   const extent = box.getSize(new Vector3());
   const radius = Math.max(extent.length() / 2, 1e-6);
-  const known = facts(meshes, extent);
+  const known = factsOf(meshes.map((mesh) => mesh.geometry), [extent.x, extent.y, extent.z]);
   const wire = new MeshBasicMaterial({ wireframe: true, color: 0xa63d12, transparent: true });
   const wires = meshes.map((mesh) => new Mesh(mesh.geometry, wire));
   meshes.forEach((mesh, i) => mesh.add(wires[i]!));
@@ -207,56 +194,4 @@ function sideOf(arm: Vector3): Side {
   if (Math.abs(arm.y) > arm.length() * Math.cos(Math.PI / 6)) return arm.y > 0 ? "above" : "below";
   if (Math.abs(arm.x) > Math.abs(arm.z)) return arm.x > 0 ? "the right" : "the left";
   return arm.z > 0 ? "the front" : "the back";
-}
-
-function facts(meshes: Mesh[], extent: Vector3): Facts {
-  const triangles = meshes.reduce((sum, mesh) => sum + corners(mesh.geometry).length / 3, 0);
-  const vertices = meshes.reduce((sum, mesh) => sum + mesh.geometry.getAttribute("position").count, 0);
-  const size: Facts["size"] = [extent.x, extent.y, extent.z];
-  if (triangles > CHECKED) return { triangles, vertices, size, volume: 0, watertight: null };
-  const solids = meshes.map((mesh) => solid(mesh.geometry));
-  return {
-    triangles,
-    vertices,
-    size,
-    volume: solids.reduce((sum, s) => sum + s.volume, 0),
-    watertight: solids.every((s) => s.closed),
-  };
-}
-
-function corners(geometry: BufferGeometry): ArrayLike<number> {
-  return geometry.index?.array ?? Array.from({ length: geometry.getAttribute("position").count }, (_, i) => i);
-}
-
-/** Whether each edge is met once in either direction, and the signed volume (divergence theorem). */
-function solid(geometry: BufferGeometry): { closed: boolean; volume: number } {
-  const at = geometry.getAttribute("position");
-  // A texture's seams split vertices; those at one place are one corner of the surface.
-  const places = new Map<string, number>();
-  const welded = new Uint32Array(at.count);
-  for (let i = 0; i < at.count; i++) {
-    const name = `${at.getX(i)} ${at.getY(i)} ${at.getZ(i)}`;
-    let place = places.get(name);
-    if (place === undefined) places.set(name, (place = places.size));
-    welded[i] = place;
-  }
-  const index = corners(geometry);
-  const edges = new Map<number, number>();
-  const span = places.size;
-  let volume = 0;
-  for (let t = 0; t < index.length; t += 3) {
-    const [i, j, k] = [index[t]!, index[t + 1]!, index[t + 2]!];
-    const [a, b, c] = [welded[i]!, welded[j]!, welded[k]!];
-    if (a === b || b === c || c === a) continue;
-    for (const [from, to] of [[a, b], [b, c], [c, a]] as const) {
-      const name = from < to ? from * span + to : to * span + from;
-      edges.set(name, (edges.get(name) ?? 0) + (from < to ? 1 : -1));
-    }
-    volume +=
-      (at.getX(i) * (at.getY(j) * at.getZ(k) - at.getZ(j) * at.getY(k)) -
-        at.getY(i) * (at.getX(j) * at.getZ(k) - at.getZ(j) * at.getX(k)) +
-        at.getZ(i) * (at.getX(j) * at.getY(k) - at.getY(j) * at.getX(k))) / 6;
-  }
-  for (const sum of edges.values()) if (sum !== 0) return { closed: false, volume };
-  return { closed: true, volume };
 }

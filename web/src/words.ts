@@ -38,6 +38,22 @@ export const DOING: Record<string, string> = {
   call: "asking an upstream server",
 };
 
+/** A stage in a word or two, for who does not know its name. */
+const STEP: Record<string, string> = {
+  read: "Picture",
+  matte: "Cut-out",
+  cutout: "Preview",
+  inflate: "Shape",
+  encode: "Understanding",
+  sample: "Shape",
+  decode: "Surface",
+  finish: "Clean-up",
+  export: "Colours and file",
+  call: "Other server",
+};
+
+export const stepOf = (stage: string): string => STEP[stage] ?? stage.replaceAll("_", " ");
+
 /** What a stage's artifact is. */
 const THING: Record<string, string> = {
   read: "the picture",
