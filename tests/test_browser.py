@@ -401,6 +401,11 @@ def test_a_cutout_is_repaired_with_a_brush_before_a_mesh_is_made_of_it(page: Pag
     expect(page.get_by_text("What you painted before is still here")).to_be_visible()
     page.mouse.move(1, 1)
     assert np.abs(inked(canvas) - painted).max() == 0
+    page.reload()
+    repair.click()
+    expect(page.get_by_text("What you painted before is still here")).to_be_visible()
+    page.mouse.move(1, 1)
+    assert np.abs(inked(canvas) - painted).max() == 0
     page.get_by_role("button", name="Leave it as it was").click()
     repair.click()
     expect(page.get_by_role("button", name="Make a mesh of this")).to_be_enabled()

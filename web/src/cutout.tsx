@@ -1,22 +1,15 @@
 // Repairing a cut-out with a brush: what is kept shows the picture, what is erased shows the checkerboard.
 
 import { useEffect, useRef, useState } from "preact/hooks";
+import { Work } from "./brush";
 import type { Say } from "./frame";
-import { pictureOf } from "./kept";
-
-/** Longest side of the repaired cut-out in pixels; the server's own cut-outs are no larger. */
-const SIDE = 1024;
-const UNDO = 12;
-
-async function bitmap(url: string): Promise<ImageBitmap> {
-  return createImageBitmap(await (await fetch(url)).blob());
-}
 
 /** What was painted last in a dialog that was closed over it, and of what: it is there when that is opened again. */
 let left: { of: string; work: Work } | null = null;
 
-export function Cutout(props: { id: string; cutout: string | null; close: () => void; done: (png: Blob) => void; say: Say }) {
-  const of = `${props.id} ${props.cutout}`;
+/** of : names the cut-out, however often the page is loaded; cutout : where it can be seen now */
+export function Cutout(props: { id: string; of: string; cutout: string | null; close: () => void; done: (png: Blob) => void; say: Say }) {
+  const of = `${props.id} ${props.of}`;
   const dialog = useRef<HTMLDialogElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const work = useRef<Work | null>(null);
@@ -31,24 +24,25 @@ export function Cutout(props: { id: string; cutout: string | null; close: () => 
     dialog.current?.showModal();
     const before = left?.of === of ? left.work : null;
     left = null;
-    void (before ? Promise.resolve(before) : Work.begin(props.id, props.cutout)).then(
+    void (before ? Promise.resolve(before) : Work.begin(props.id, props.of, props.cutout)).then(
       (made) => {
         work.current = made;
         setUndos(made.undos);
         draw();
-        say(before ? "What you painted before is still here." : "");
+        say(made.painted ? "What you painted before is still here." : "");
       },
       () => say("This browser cannot open the picture."),
     );
   }, []);
   const leave = () => {
-    if (work.current?.undos) {
+    if (work.current?.painted) {
       left = { of, work: work.current };
-      props.say("What you painted is kept until you open the brush again, or leave this page");
+      props.say("What you painted is kept until you open the brush again");
     }
     props.close();
   };
   const discard = () => {
+    work.current?.drop();
     work.current = null;
     dialog.current?.close();
   };
@@ -85,7 +79,10 @@ export function Cutout(props: { id: string; cutout: string | null; close: () => 
       stroke(...to, ...last.current);
       last.current = to;
     } else {
-      if (event.type !== "pointermove") last.current = null;
+      if (event.type !== "pointermove" && last.current) {
+        last.current = null;
+        work.current?.keep();
+      }
       draw();
     }
   };
@@ -107,6 +104,7 @@ export function Cutout(props: { id: string; cutout: string | null; close: () => 
     } else if (event.key === " ") {
       begin();
       stroke(...at);
+      work.current?.keep();
       spot.current = at;
     } else return;
     event.preventDefault();
@@ -119,13 +117,16 @@ export function Cutout(props: { id: string; cutout: string | null; close: () => 
   };
   const undo = () => {
     work.current?.undo();
+    work.current?.keep();
     setUndos(work.current?.undos ?? 0);
     away();
   };
   const finish = async () => {
     const png = await work.current?.png();
-    if (png) props.done(png);
-    else say("Nothing is left of the subject: keep some of it.");
+    if (png) {
+      work.current?.drop();
+      props.done(png);
+    } else say("Nothing is left of the subject: keep some of it.");
   };
 
   return (
@@ -148,116 +149,4 @@ export function Cutout(props: { id: string; cutout: string | null; close: () => 
       </div>
     </dialog>
   );
-}
-
-/** The picture, and how much of each of its pixels is kept. */
-class Work {
-  private past: ImageData[] = [];
-  /** What is to be seen without the brush; null when something was painted since. */
-  private seen: HTMLCanvasElement | null = null;
-
-  private constructor(
-    private readonly picture: HTMLCanvasElement,
-    private readonly mask: HTMLCanvasElement,
-  ) {}
-
-  static async begin(id: string, cutout: string | null): Promise<Work> {
-    const blob = await pictureOf(id);
-    if (!blob) throw new Error("the picture is gone");
-    const whole = await createImageBitmap(blob);
-    const scale = Math.min(1, SIDE / Math.max(whole.width, whole.height));
-    const sheet = () => {
-      const made = document.createElement("canvas");
-      made.width = Math.max(1, Math.round(whole.width * scale));
-      made.height = Math.max(1, Math.round(whole.height * scale));
-      return made;
-    };
-    const [picture, mask] = [sheet(), sheet()];
-    picture.getContext("2d")!.drawImage(whole, 0, 0, picture.width, picture.height);
-    const kept = cutout ? await bitmap(cutout).catch(() => null) : null;
-    mask.getContext("2d", { willReadFrequently: true })!.drawImage(kept ?? picture, 0, 0, mask.width, mask.height);
-    return new Work(picture, mask);
-  }
-
-  get undos(): number {
-    return this.past.length;
-  }
-
-  remember(): void {
-    this.past.push(this.pen().getImageData(0, 0, this.mask.width, this.mask.height));
-    if (this.past.length > UNDO) this.past.shift();
-  }
-
-  undo(): void {
-    const before = this.past.pop();
-    if (before) this.pen().putImageData(before, 0, 0);
-    this.seen = null;
-  }
-
-  stroke(fromX: number, fromY: number, x: number, y: number, size: number, keeps: boolean): void {
-    const pen = this.pen();
-    pen.globalCompositeOperation = keeps ? "source-over" : "destination-out";
-    pen.lineCap = "round";
-    pen.lineWidth = size;
-    pen.strokeStyle = "#000";
-    pen.beginPath();
-    pen.moveTo(fromX, fromY);
-    pen.lineTo(x + 0.01, y);
-    pen.stroke();
-    pen.globalCompositeOperation = "source-over";
-    this.seen = null;
-  }
-
-  /** Show it on `canvas`, with the outline of a brush of `size` at `spot`. */
-  paint(canvas: HTMLCanvasElement, spot: [number, number] | null, size: number): void {
-    if (canvas.width !== this.picture.width) canvas.width = this.picture.width;
-    if (canvas.height !== this.picture.height) canvas.height = this.picture.height;
-    const pen = canvas.getContext("2d")!;
-    pen.clearRect(0, 0, canvas.width, canvas.height);
-    pen.drawImage((this.seen ??= this.composed()), 0, 0);
-    if (!spot) return;
-    pen.beginPath();
-    pen.arc(spot[0], spot[1], size / 2, 0, 2 * Math.PI);
-    // Light and dark, so that it is seen before anything.
-    for (const [width, colour] of [[5, "#fff"], [2.5, "#d0451b"]] as const) {
-      pen.lineWidth = width;
-      pen.strokeStyle = colour;
-      pen.stroke();
-    }
-  }
-
-  private composed(): HTMLCanvasElement {
-    const made = this.kept();
-    const pen = made.getContext("2d")!;
-    // What is erased stays faintly visible, so that it can be found and kept again.
-    pen.globalCompositeOperation = "destination-over";
-    pen.globalAlpha = 0.25;
-    pen.drawImage(this.picture, 0, 0);
-    return made;
-  }
-
-  /** The repaired cut-out; null when nothing is left of it. */
-  async png(): Promise<Blob | null> {
-    const kept = this.kept();
-    const { data } = kept.getContext("2d")!.getImageData(0, 0, kept.width, kept.height);
-    for (let i = 3; i < data.length; i += 4) {
-      if (data[i]! >= 128) return new Promise((resolve) => kept.toBlob(resolve, "image/png"));
-    }
-    return null;
-  }
-
-  private kept(): HTMLCanvasElement {
-    const made = document.createElement("canvas");
-    made.width = this.picture.width;
-    made.height = this.picture.height;
-    const pen = made.getContext("2d")!;
-    pen.drawImage(this.mask, 0, 0);
-    pen.globalCompositeOperation = "source-in";
-    pen.drawImage(this.picture, 0, 0);
-    return made;
-  }
-
-  private pen(): CanvasRenderingContext2D {
-    return this.mask.getContext("2d", { willReadFrequently: true })!;
-  }
 }

@@ -144,7 +144,7 @@ export function ItemView(props: {
           </div>
         )}
       </div>
-      {repairing && <Cutout id={item.id} cutout={cutout} say={props.say} close={() => setRepairing(false)} done={(png) => void repaired(png)} />}
+      {repairing && <Cutout id={item.id} of={item.cutout ?? ""} cutout={cutout} say={props.say} close={() => setRepairing(false)} done={(png) => void repaired(png)} />}
     </li>
   );
 }

@@ -36,6 +36,7 @@ export function dropItem(id: string): void {
   }
   memory.delete(id);
   void transact("readwrite", (store) => store.delete(id));
+  dropPainted(id);
 }
 
 /** Call `changed` with an item's id and text (null: gone) when another tab wrote it. */
@@ -124,4 +125,21 @@ export async function pictureOf(id: string): Promise<Blob | null> {
   const found = memory.get(id) ?? ((await transact("readonly", (store) => store.get(id))) as Blob | null | undefined);
   if (found) memory.set(id, found);
   return found ?? null;
+}
+
+/** What was painted on a picture with the brush: its mask, and what it was painted on. */
+const painted = (id: string): string => `painted ${id}`;
+
+export async function keepPainted(id: string, of: string, mask: Blob): Promise<void> {
+  await transact("readwrite", (store) => store.put({ of, mask }, painted(id)));
+}
+
+/** The mask that was painted on `of`, if any was. */
+export async function paintedOf(id: string, of: string): Promise<Blob | null> {
+  const found: unknown = await transact("readonly", (store) => store.get(painted(id)));
+  return isRecord(found) && found.of === of && found.mask instanceof Blob ? found.mask : null;
+}
+
+export function dropPainted(id: string): void {
+  void transact("readwrite", (store) => store.delete(painted(id)));
 }
