@@ -480,6 +480,7 @@ def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> No
     ready(page)
     card = page.locator(".gallery li").first
     card.scroll_into_view_if_needed()
+    expect(card.locator(".yours")).to_have_text("mug.png")
     expect(card.locator("img")).to_have_js_property("naturalWidth", 384, timeout=WAIT)
     card.get_by_role("button", name="Look at").click()
     dialog = page.get_by_role("dialog")

@@ -159,7 +159,7 @@ def test_meshes_whose_pictures_are_not_drawn_yet_keep_nobody_waiting(page: Page)
     ready(page)
     (one,) = page.request.get("/v1/artifacts?limit=1").json()["artifacts"]
     many = [
-        one | {"key": f"{n:064x}", "source": f"{n}", "links": one["links"] | {"preview": f"/v1/drawn/{n}"}}
+        one | {"key": f"{n:064x}", "mesh": f"{n}", "links": one["links"] | {"preview": f"/v1/drawn/{n}"}}
         for n in range(12)
     ]
     page.route("**/v1/artifacts?*", lambda route: route.fulfill(json={"artifacts": many, "next": None}))

@@ -23,7 +23,14 @@ REFUSED = {"title": "The server failed", "detail": "the server's log tells more"
 def entry(n: int) -> dict[str, Any]:
     key = f"{n:08x}{'0' * 56}"
     links = {"self": f"/v1/artifacts/{key}", "generation": f"/v1/generations/k{key}", "preview": f"/v1/drawn/{n}"}
-    told = {"created": 1.7e9, "engine": "inflate", "parameters": {}, "source": str(n), "cost_seconds": 1.0}
+    told = {
+        "created": 1.7e9,
+        "mesh": str(n),
+        "engine": "inflate",
+        "parameters": {},
+        "source": str(n),
+        "cost_seconds": 1.0,
+    }
     return {"key": key, "media_type": "model/gltf-binary", "bytes": 1000, "links": links, **told}
 
 

@@ -29,6 +29,9 @@ def test_a_deleted_mesh_is_gone_in_every_format_however_it_was_asked_for(tmp_pat
         converted = post(client, b"a mug", "wait=30&seed=1").json()
         client.get(converted["links"]["formats"]["stl"])
         other = post(client, b"a cup").json()
+        mesh = {one["key"]: one["mesh"] for one in client.get("/v1/artifacts").json()["artifacts"]}
+        assert mesh[glb["key"]] == mesh[stl["key"]], "files of one mesh are told to be so"
+        assert len({mesh[document["key"]] for document in (glb, converted, other)}) == 3
         answer = client.delete(f"/v1/artifacts/{glb['key']}")
         assert (answer.status_code, set(answer.json()["deleted"])) == (200, {glb["key"], stl["key"]})
         for document in (glb, stl):

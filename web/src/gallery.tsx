@@ -15,8 +15,8 @@ interface Stored {
   bytes: number;
   created: number;
   engine: string;
-  parameters: Record<string, unknown> | null;
-  source: string | null;
+  /** The same for all files of one mesh. */
+  mesh: string;
   cost_seconds: number;
   links: { self: string; generation: string; preview: string };
 }
@@ -29,15 +29,13 @@ interface Shape {
 /** Meshes listed at first and more each time, the most that the server lists at once, and milliseconds for which a list is fresh. */
 const [PAGE, MOST, FRESH] = [24, 200, 5000];
 
-/** Entries of one mesh together: same picture, same engine, same parameters but for the file's own. */
+/** Entries of one mesh together. */
 function shapes(stored: Stored[]): Shape[] {
   const found = new Map<string, Shape>();
   for (const one of stored) {
-    const { format, size, ...rest } = one.parameters ?? {};
-    const name = one.source ? JSON.stringify([one.engine, one.source, Object.entries(rest).sort()]) : one.key;
-    const shape = found.get(name);
+    const shape = found.get(one.mesh);
     if (shape) shape.files.push(one);
-    else found.set(name, { name, files: [one] });
+    else found.set(one.mesh, { name: one.mesh, files: [one] });
   }
   return [...found.values()];
 }
@@ -50,7 +48,8 @@ const shownOf = (shape: Shape): Stored => glb(shape) ?? shape.files[0]!;
 /** What a mesh is called, here and when it is downloaded: several may have been made in one minute. */
 const nameOf = (shape: Shape): string => `mesh-${shownOf(shape).key.slice(0, 8)}`;
 
-export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }) {
+/** names : what this browser calls meshes that it asked for, by their keys, which nobody else knows */
+export function Gallery(props: { made: number; names: Map<string, string>; engines: api.Engine[]; say: Say }) {
   const [stored, setStored] = useState<Stored[] | null>(null);
   const [next, setNext] = useState<number | null>(null);
   const [open, setOpen] = useState<Shape | null>(null);
@@ -122,7 +121,7 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
       {stored === null && <button type="button" onClick={() => void load(null)}>List them</button>}
       {stored?.length === 0 && <p class="empty">Nothing yet. Meshes that are made are kept here, and the same picture is never worked on twice.</p>}
       <ul class="gallery">
-        {held.map((shape) => <Card key={shape.name} shape={shape} open={() => setOpen(shape)} forget={(picture) => ask(shape, picture)} />)}
+        {held.map((shape) => <Card key={shape.name} shape={shape} yours={shape.files.map((file) => props.names.get(file.key)).find(Boolean)} open={() => setOpen(shape)} forget={(picture) => ask(shape, picture)} />)}
       </ul>
       {next !== null && <button type="button" onClick={() => void load(next)}>Show more</button>}
       <Confirm question={question} close={() => setQuestion(null)} />
@@ -131,7 +130,7 @@ export function Gallery(props: { made: number; engines: api.Engine[]; say: Say }
   );
 }
 
-function Card(props: { shape: Shape; open: () => void; forget: (picture: string | null) => void }) {
+function Card(props: { shape: Shape; yours: string | undefined; open: () => void; forget: (picture: string | null) => void }) {
   const first = props.shape.files[0]!;
   const shown = shownOf(props.shape);
   const look = useRef<HTMLButtonElement>(null);
@@ -149,13 +148,14 @@ function Card(props: { shape: Shape; open: () => void; forget: (picture: string 
   const name = nameOf(props.shape);
   return (
     <li>
-      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${name}, made ${ago(shown.created)} by ${first.engine}`}>
+      <button ref={look} type="button" class="look" onClick={props.open} aria-label={`Look at ${name}, made ${ago(shown.created)} by ${first.engine}${props.yours ? ` of your ${props.yours}` : ""}`}>
         {picture ? <img src={picture} alt="" width="384" height="384" /> : <span class="noimage" />}
       </button>
       <div class="about">
         <span><strong>{first.engine}</strong> <span class="quiet">{ago(shown.created)}</span></span>
         <button type="button" class="plain" onClick={() => props.forget(picture ?? null)} aria-label={`Delete ${name}, made ${ago(shown.created)}`}>Delete</button>
       </div>
+      {props.yours && <span class="small yours" title={props.yours}>{props.yours}</span>}
       <span class="quiet small called">{name}</span>
       <span class="quiet small">{bytes(shown.bytes)}, made in {seconds(shown.cost_seconds)}</span>
     </li>

@@ -8,7 +8,7 @@ import { Frame, say, usePresence } from "./frame";
 import { Gallery } from "./gallery";
 import { Give } from "./give";
 import { ItemView } from "./item";
-import { isTwin, over, useItems, type Item } from "./items";
+import { called, isTwin, over, useItems, type Item } from "./items";
 import { isRecord, keepTabSetting, tabSetting } from "./kept";
 import { anew, cutAlready, engineOf, Fold, queries, useOptions, type Options } from "./options";
 import { add, CUTOUT, keep, remake, remove, start } from "./sending";
@@ -124,7 +124,7 @@ function Studio() {
           </ol>
         </section>
       )}
-      <Gallery made={ready} engines={engines} say={say} />
+      <Gallery made={ready} names={new Map(items.map((item) => [item.document?.key ?? "", called(item)]))} engines={engines} say={say} />
     </Frame>
   );
 }

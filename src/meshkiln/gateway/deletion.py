@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from meshkiln.errors import BadParameter
 from meshkiln.gateway import previews
-from meshkiln.gateway.gallery import meshes
+from meshkiln.gateway.gallery import besides_files, mesh_of, meshes
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.job import SUCCEEDED, Job
 from meshkiln.gateway.problems import not_found
@@ -23,7 +22,6 @@ from meshkiln.gateway.results import KEY
 from meshkiln.gateway.service import Service
 from meshkiln.keys import Key
 from meshkiln.kiln import Kiln
-from meshkiln.store.rows import Entry
 
 
 def delete(service: Service, key: Key) -> set[Key]:
@@ -32,7 +30,7 @@ def delete(service: Service, key: Key) -> set[Key]:
     Raises StoreError when the disk does not take it. Blocks.
     """
     store, kilns = service.store, service.kilns
-    stored = {entry.key: _shape(kilns, entry) for entry in meshes(store, kilns)}
+    stored = {entry.key: mesh_of(kilns, entry) for entry in meshes(store, kilns)}
     found = {key} | _keys(_jobs(service, {key}))
     shapes = {stored[one] for one in found if one in stored}
     found |= {one for one, shape in stored.items() if shape in shapes}
@@ -59,14 +57,6 @@ def _keys(jobs: Iterable[Job]) -> set[Key]:
     return {Key(bytes.fromhex(job.result["key"])) for job in jobs if job.result is not None}
 
 
-def _shape(kilns: Mapping[str, Kiln], entry: Entry) -> str:
-    """What files of one mesh have in common: engine, picture, and all parameters but the file's own."""
-    engine, source, parameters = (entry.provenance.get(name) for name in ("engine", "source", "parameters"))
-    if not (isinstance(source, str) and isinstance(parameters, dict)):
-        return entry.key.hex()  # it does not tell
-    return json.dumps([engine, source, _besides_files(kilns[str(engine)], parameters)])
-
-
 def _asked(kilns: Mapping[str, Kiln], job: Job) -> str:
     """What jobs of one picture have in common that asked for files of one mesh."""
     kiln, ask = kilns.get(job.ask.engine), job.ask
@@ -76,12 +66,7 @@ def _asked(kilns: Mapping[str, Kiln], job: Job) -> str:
         parameters = kiln.engine.over_recipe(ask.recipe, ask.parameters)
     except BadParameter:
         return job.id  # of an engine that has changed since
-    return json.dumps([ask.engine, _besides_files(kiln, parameters)])
-
-
-def _besides_files(kiln: Kiln, parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    own = kiln.engine.stages[-1].parameters
-    return sorted((name, value) for name, value in parameters.items() if name not in own)
+    return json.dumps([ask.engine, besides_files(kiln, parameters)])
 
 
 def add_routes(app: FastAPI, gateway: Gateway) -> None:

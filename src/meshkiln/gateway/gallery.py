@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from meshkiln.gateway import previews
 from meshkiln.gateway.gateway import Gateway
 from meshkiln.gateway.purge import disk_of, entries
 from meshkiln.gateway.represent import STORED
+from meshkiln.keys import digest
 from meshkiln.kiln import Kiln
 from meshkiln.store.base import Store
 from meshkiln.store.rows import Entry
@@ -24,7 +26,7 @@ from meshkiln.store.rows import Entry
 
 def newest(store: Store, kilns: Mapping[str, Kiln], limit: int, before: float) -> list[dict[str, Any]]:
     """At most `limit` meshes stored before that time (seconds since the epoch). Blocks."""
-    return [_document(entry) for entry in meshes(store, kilns, limit, before)]
+    return [_document(kilns, entry) for entry in meshes(store, kilns, limit, before)]
 
 
 def meshes(store: Store, kilns: Mapping[str, Kiln], limit: int = sys.maxsize, before: float = math.inf) -> list[Entry]:
@@ -42,7 +44,21 @@ def meshes(store: Store, kilns: Mapping[str, Kiln], limit: int = sys.maxsize, be
     return heapq.nlargest(limit, filter(is_mesh, entries(store)), key=lambda entry: entry.created)
 
 
-def _document(entry: Entry) -> dict[str, Any]:
+def mesh_of(kilns: Mapping[str, Kiln], entry: Entry) -> str:
+    """What files of one mesh have in common: engine, picture, and all parameters but the file's own."""
+    engine, source, parameters = (entry.provenance.get(name) for name in ("engine", "source", "parameters"))
+    if not (isinstance(source, str) and isinstance(parameters, dict)):
+        return entry.key.hex()  # it does not tell
+    return json.dumps([engine, source, besides_files(kilns[str(engine)], parameters)])
+
+
+def besides_files(kiln: Kiln, parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The parameters that are not the file's own."""
+    own = kiln.engine.stages[-1].parameters
+    return sorted((name, value) for name, value in parameters.items() if name not in own)
+
+
+def _document(kilns: Mapping[str, Kiln], entry: Entry) -> dict[str, Any]:
     key, told = entry.key.hex(), entry.provenance
     costs = told.get("costs")
     return {
@@ -50,6 +66,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "media_type": entry.media_type,
         "bytes": entry.size,
         "created": entry.created,
+        "mesh": digest(mesh_of(kilns, entry).encode()).hex(),
         "engine": told.get("engine"),
         "parameters": told.get("parameters"),
         "source": told.get("source"),

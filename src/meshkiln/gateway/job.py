@@ -62,7 +62,7 @@ UNREADABLE = {
     "type": "urn:meshkiln:problem:storage",
     "title": "The request cannot be kept",
     "status": 503,
-    "detail": "what was kept of it cannot be read any more; post the picture again",
+    "detail": "what was kept of it cannot be read any more; send the picture again",
 }
 """The error of a job whose row is damaged."""
 COLUMNS = tuple(f.name for f in fields(Job))

@@ -46,7 +46,7 @@ class Results:
         if found is not None:
             return found
         if job is None or job.result is None:
-            raise not_found(f"nothing is stored under {key}; post the picture again")
+            raise not_found(f"nothing is stored under {key}; send the picture again")
         return await self._made_again(job)
 
     async def preview(self, key: str) -> Artifact:
@@ -129,7 +129,7 @@ class Results:
                 raise not_found(f"no generation has the id {id!r}")
             if any(kiln.engine.formats.get(format_) == found.media_type for kiln in self.service.kilns.values()):
                 return found
-            detail = f"its picture is not kept; post it again with format={format_}"
+            detail = f"its picture is not kept; send it again to have it as {format_}"
             raise Problem(410, "gone", "This result is not kept any more", detail)
         if job.state != SUCCEEDED:
             raise Problem(409, "not-ready", "The generation has no result", f"it is {job.state}")
@@ -152,12 +152,12 @@ class Results:
         if asked == own and (kept := await asyncio.to_thread(self._kept, job)) is not None:
             return kept
         if job.deleted:
-            detail = "it was deleted; post the picture again"
+            detail = "it was deleted; send the picture again"
             raise Problem(410, "gone", "This result is not kept any more", detail)
         try:
             picture = await asyncio.to_thread(self.service.jobs.picture, job)
         except MeshkilnError:
-            detail = "its retention time is over; post the picture again"
+            detail = "its retention time is over; send the picture again"
             raise Problem(410, "gone", "This result is not kept any more", detail) from None
         ask = replace(job.ask, parameters={**job.ask.parameters, "format": asked}, refresh=False)
         result = await asyncio.to_thread(self.service.stored, ask, picture)
