@@ -171,6 +171,7 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     drop(page, [mug((121, 60, 140))])
     expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed", timeout=WAIT)
     expect(page.get_by_role("button", name=re.compile("^Try "))).to_have_count(0)
+    expect(page.get_by_role("button", name="Make it again")).to_be_disabled()
     page.locator(".fold > summary").click()
     page.get_by_role("button", name="Change the options of mug.png").click()
     expect(page.locator("[aria-invalid=true]:focus")).to_be_visible()

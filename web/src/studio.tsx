@@ -11,6 +11,7 @@ import { ItemView } from "./item";
 import { called, isTwin, over, useItems, type Item } from "./items";
 import { isRecord, keepTabSetting, tabSetting } from "./kept";
 import { anew, cutAlready, engineOf, Fold, queries, useOptions, type Options } from "./options";
+import { helpOf } from "./problems";
 import { add, CUTOUT, keep, remake, remove, start } from "./sending";
 
 /** Milliseconds after which the engines are asked for again that were refused. */
@@ -84,16 +85,19 @@ function Studio() {
     },
     [served, options],
   );
-  const anewOf = (item: Item) => {
-    const made = items.filter((one) => one.id === item.id || (one.picture !== "" && one.picture === item.picture));
-    const found = anew(engines, options, made.filter((one) => one.state !== "failed" && one.state !== "cancelled").map((one) => one.query));
-    return item.repaired ? found.map((query) => ({ ...query, ...cutAlready(engineOf(engines, options)) })) : found;
-  };
   /** What an item would be asked for with as the options are now, if that is something else than before. */
   const nowOf = (item: Item): Record<string, string> | null => {
     const asked = queries(engines, options);
     const query = { ...(asked.find((one) => one.seed === item.query.seed) ?? asked[0]!), ...(item.repaired && cutAlready(engineOf(engines, options))) };
     return engines.length && JSON.stringify(query) !== JSON.stringify(item.query) ? query : null;
+  };
+  const anewOf = (item: Item) => {
+    const now = nowOf(item);
+    // The same would fail again, and with another seed as well.
+    if (item.state === "failed" && helpOf(item.problem) !== "again") return now ? [now] : [];
+    const made = items.filter((one) => one.id === item.id || (one.picture !== "" && one.picture === item.picture));
+    const found = anew(engines, options, made.filter((one) => one.state !== "failed" && one.state !== "cancelled").map((one) => one.query));
+    return item.repaired ? found.map((query) => ({ ...query, ...cutAlready(engineOf(engines, options)) })) : found;
   };
   const focus = useFocusKept(".items > li", "#yours", ".give button");
   const ready = items.filter((item) => item.state === "succeeded").length;
