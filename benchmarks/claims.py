@@ -8,23 +8,38 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from meshkiln.engines.vecset.manifest import manifest
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+OTHER = "other weights"
+"""What the table says of a row whose weights are not the bundled ones any more."""
 BEGIN, END = "<!-- claims: made by `make results` -->", "<!-- end of claims -->"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One benchmark's result file. bars : name, value, op, target, unit, met"""
+    """One benchmark's result file.
+
+    bars : name, value, op, target, unit, met
+    weights : what it was measured with, by file how its digest begins; empty when it depends on none
+    """
 
     name: str
     bars: Sequence[Mapping[str, Any]]
     machine: Mapping[str, Any]
     date: str
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def former(self) -> bool:
+        """Whether the weights that it was measured with are not the bundled ones any more."""
+        files = manifest().files
+        return any(not files.get(name, "").startswith(its) for name, its in self.weights.items())
 
 
 def load(folder: Path = HERE / "results") -> list[Claim]:
@@ -32,7 +47,7 @@ def load(folder: Path = HERE / "results") -> list[Claim]:
     found = []
     for path in sorted(folder.glob("*.json")):
         raw = json.loads(path.read_text())
-        found.append(Claim(raw["claim"], raw["bars"], raw["machine"], raw["date"]))
+        found.append(Claim(raw["claim"], raw["bars"], raw["machine"], raw["date"], raw.get("weights", {})))
     return found
 
 
@@ -43,7 +58,7 @@ def table(claims: Sequence[Claim]) -> str:
         for bar in claim.bars:
             op = {"<=": "≤", ">=": "≥"}[bar["op"]]
             unit = f" {bar['unit'].strip()}" if bar["unit"] else ""
-            met = "met" if bar["met"] else "**short**"
+            met = ("met" if bar["met"] else "**short**") + (f", {OTHER}" if claim.former else "")
             command = f"`{command_of(claim.name)}`"
             value, target = f"{figure(bar['value'])}{unit}", f"{op} {figure(bar['target'])}{unit}"
             lines.append(f"| {bar['name']} | {value} | {target} | {met} | {command} |")
@@ -52,6 +67,8 @@ def table(claims: Sequence[Claim]) -> str:
     if claims:
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
         lines += ["", f"Measured on {'; '.join(machines)}, {when}."]
+    if any(claim.former for claim in claims):
+        lines[-1] += f' "{OTHER}": the learned engine\'s weights have changed since; the row is of the former ones.'
     return "\n".join(lines)
 
 

@@ -27,6 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from meshkiln.engines.vecset.manifest import manifest
+
 # The generator of test shapes, `training`, is part of the repository and not of the package.
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -74,10 +76,11 @@ class Results:
         trial: bool = False,
     ) -> None:
         self.claim = claim
-        folder = TRIALS if trial else folder
+        folder, sources = TRIALS if trial else folder, list(sources)
         self.path = folder / f"{claim}.json"
         self._partial = folder / ".partial" / f"{claim}.json"
         self._packages = ["meshkiln", *packages]
+        self._weights = weights() if any(Path(source).name == "manifest.json" for source in sources) else {}
         script = getattr(sys.modules["__main__"], "__file__", None)
         self._code = _digest_of([*([script] if script else []), *sources])
         self._items: dict[str, Any] = {}
@@ -135,6 +138,7 @@ class Results:
                 "machine": machine_class(),
                 "date": datetime.now(UTC).date().isoformat(),
                 "commit": _commit(),
+                **({"weights": self._weights} if self._weights else {}),
             },
         )
         self._partial.unlink(missing_ok=True)
@@ -148,6 +152,11 @@ def code_of(*packages: ModuleType) -> list[Path]:
     """All source files of packages, and the manifests of weights in them: `sources` of what runs an engine."""
     files = (file for package in packages for file in Path(package.__path__[0]).rglob("*"))
     return sorted(file for file in files if file.suffix == ".py" or file.name == "manifest.json")
+
+
+def weights() -> dict[str, str]:
+    """The bundled weights: each file and how its digest begins."""
+    return {name: its[:12] for name, its in manifest().files.items()}
 
 
 def machine_class() -> dict[str, Any]:

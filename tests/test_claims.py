@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.claims import BEGIN, END, HERE, README, Claim, command_of, load, readme_with, table
 from benchmarks.results_file import Bar, Results
+from meshkiln.engines.vecset.manifest import FOLDER
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import recipes_report
@@ -33,6 +34,19 @@ def test_figures_of_other_weights_than_the_bundled_ones_say_so(tmp_path: Path) -
     measured["figures"]["weights"] = "flow.onnx 000000000000"
     (tmp_path / "recipes_quality.json").write_text(json.dumps(measured))
     assert "flow.onnx 000000000000 (**not the bundled ones any more**)" in recipes_report.markdown(tmp_path)
+
+
+def test_a_row_of_other_weights_than_the_bundled_ones_says_so(tmp_path: Path) -> None:
+    manifest = FOLDER / "manifest.json"
+    Results("learned", sources=[manifest], folder=tmp_path).finish({}, [Bar("x", 1.0, 2.0)])
+    Results("plain", folder=tmp_path).finish({}, [Bar("y", 1.0, 2.0)])
+    assert "other weights" not in table(load(tmp_path))
+    measured = json.loads((tmp_path / "learned.json").read_text())
+    measured["weights"]["flow.onnx"] = "0" * 12
+    (tmp_path / "learned.json").write_text(json.dumps(measured))
+    rows = {line[2]: line for line in table(load(tmp_path)).splitlines() if line.startswith(("| x", "| y"))}
+    assert "met, other weights" in rows["x"]
+    assert "other weights" not in rows["y"]
 
 
 def test_every_result_names_a_command_that_exists() -> None:
