@@ -51,8 +51,9 @@ class Load:
         command += ["-s", str(script), f"http://127.0.0.1:{port}{path}"]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         figures: dict[str, float] = json.loads(out.split("FIGURES ", 1)[1].splitlines()[0])
-        if figures["errors"]:
-            print(f"    {int(figures['errors'])} errors at {path}", flush=True)
+        # Refusals are quick: a rate with errors in it is not one of answers.
+        if figures["errors"] or not figures["requests"]:
+            sys.exit(f"{int(figures['errors'])} errors among {int(figures['requests'])} requests of {path}")
         return figures
 
 

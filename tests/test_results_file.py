@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from meshkiln import engines
 from results_file import Bar, Results, code_of, data_folder
+from wrk import Load
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -58,3 +59,20 @@ def test_real_data_is_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
 def test_figures_of_an_engine_depend_on_all_of_its_code_and_on_its_weights() -> None:
     found = {path.name for path in code_of(engines)}
     assert {"cubes.py", "clusters.py", "forecast.py", "base.py", "manifest.json"} <= found
+
+
+@pytest.mark.parametrize("errors", [0, 3])
+def test_a_load_whose_requests_were_refused_leaves_no_figure(
+    errors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In place of wrk, which the machine may not have, what wrk and its script print.
+    told = f'FIGURES {{"rate": 9.0, "p50": 1, "p99": 1, "most": 1, "errors": {errors}, "requests": 9}}'
+    (tmp_path / "wrk").write_text(f"#!/bin/sh\necho '{told}'\n")
+    (tmp_path / "wrk").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    load = Load(tmp_path, 1.0)
+    if errors:
+        with pytest.raises(SystemExit, match="3 errors among 9"):
+            load(1, "/")
+    else:
+        assert load(1, "/")["rate"] == 9.0
