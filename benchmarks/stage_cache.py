@@ -114,7 +114,6 @@ def main() -> int:
     bars = [
         Bar("24 requests of one picture: sampling ran", ran["sample"], len(SEEDS), "<="),
         Bar("24 requests of one picture: decoding ran", ran["decode"], len(SEEDS) * len(RESOLUTIONS), "<="),
-        Bar("24 requests of one picture: export ran", ran["export"], asked["requests"], "<="),
         Bar("24 requests of one picture: files equal to those from nothing", asked["equal_files"], 24, ">="),
         Bar(
             "24 requests of one picture, against each from nothing: faster",
