@@ -86,8 +86,8 @@ def main() -> None:
             f"the {half} half of the compositions; frames of {FRAME} pixels, subject 50 to 85 % of the frame",
             "a whole photograph brings its own subject (a cat's face, a cup, a tiger, a flower, a car) behind ours: "
             "which of the two is meant is not in the picture",
-            "the method was tuned on other sizes and places of the same cut-outs on the same photographs: no subject and "
-            "no photograph is new to it",
+            "the method was tuned on other sizes and places of the same cut-outs on the same photographs: no "
+            "subject and no photograph is new to it",
             "seconds are the process's own: matting runs on one thread",
             "a picture in which no subject was found counts as 0",
         ],
