@@ -6,7 +6,7 @@ length and count is an unsigned 64-bit big-endian integer, so no two values shar
     tag  value            payload
     N    None             -
     T F  True, False      -
-    i    int              length, shortest two's-complement big-endian bytes
+    i    int              length, two's-complement big-endian bytes, as many as the absolute value's bits // 8 + 1
     f    float            IEEE 754 binary64, big-endian; -0.0 is written as 0.0; NaN and infinities are refused
     s    str              length, UTF-8 bytes, as given (no Unicode normalisation)
     b    bytes            length, bytes
