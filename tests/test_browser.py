@@ -296,13 +296,9 @@ def test_what_is_cancelled_ends_and_can_be_tried_again(page: Page) -> None:
 def test_what_is_cancelled_while_nothing_is_accepted_says_no_more_that_it_will_be_asked_again(page: Page) -> None:
     kind = "urn:meshkiln:problem:intake-paused"
     refused = {"type": kind, "title": "Nothing new is accepted for now", "detail": "intake is paused; 3 go on"}
-    asked: list[Route] = []
-
-    def refuse(route: Route) -> None:
-        asked.append(route)
-        route.fulfill(status=503, json=refused, headers={"retry-after": "30"})
-
-    page.route("**/v1/generations?*", refuse)
+    page.route(
+        "**/v1/generations?*", lambda route: route.fulfill(status=503, json=refused, headers={"retry-after": "30"})
+    )
     drop(page, [mug((122, 22, 120))])
     # In the words of somebody who waits, and not of who runs the server.
     expect(page.locator(".item .problem")).to_contain_text("your picture is kept here, and is sent as soon as it does")
@@ -312,10 +308,10 @@ def test_what_is_cancelled_while_nothing_is_accepted_says_no_more_that_it_will_b
     expect(counting).to_contain_text(re.compile(r"in 2\d s"))
     # A second that passes is not spoken.
     assert counting.evaluate("node => node.closest('[role=alert], [role=status], [aria-live]')") is None
-    page.get_by_role("button", name="Ask now for mug.png").click()
-    until(lambda: len(asked) == 2)
+    with page.expect_request("**/v1/generations?*"):
+        page.get_by_role("button", name="Ask now for mug.png").click()
     expect(page.locator(".item .state")).to_have_text("Waiting")
-    expect(page.locator(".item .now")).to_have_text("Waiting until the server accepts it")
+    expect(page.locator(".item .now")).to_have_text("mug.png: Waiting until the server accepts it")
     page.get_by_role("button", name="Cancel mug.png").click()
     expect(page.locator("[data-item]")).to_have_attribute("data-state", "cancelled")
     expect(page.locator(".item .problem")).to_have_count(0)
