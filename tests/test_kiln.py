@@ -33,6 +33,12 @@ def sources(result: Result) -> list[str | None]:
     return [stage.source for stage in result.stages]
 
 
+def test_a_recipe_is_explained_as_it_is_generated(kiln: Kiln) -> None:
+    made = kiln.generate(b"cat", recipe="reference")
+    assert kiln.explain(b"cat", recipe="reference")[-1].key == made.key
+    assert kiln.explain(b"cat", recipe="fast")[-1].key != made.key
+
+
 def test_a_new_picture_runs_every_stage_and_asking_again_runs_none(kiln: Kiln) -> None:
     first = kiln.generate(b"cat")
     assert sources(first) == ["computed"] * 4

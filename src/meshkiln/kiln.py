@@ -169,9 +169,11 @@ class Kiln:
                 needed.update(link.stage.reads)
         return tuple(reversed(missing))
 
-    def explain(self, picture: object, format: str = "glb", **parameters: object) -> tuple[Link, ...]:
-        """The chain of the request that `generate` would serve with the same arguments."""
-        request, _ = self.request(picture, {"format": format, **parameters})
+    def explain(
+        self, picture: object, format: str = "glb", *, recipe: str | None = None, **parameters: object
+    ) -> tuple[Link, ...]:
+        """The chain of the request that `generate` would serve with the same picture, format, recipe and parameters."""
+        request, _ = self.request(picture, {"format": format, **parameters}, recipe)
         return self.chain(request)
 
     def source(self, picture: object) -> str:
