@@ -74,6 +74,52 @@ def test_what_was_found_for_other_weights_or_is_damaged_is_not_believed(
     assert tuning.measure(1, machine).batch == 16
 
 
+@pytest.mark.parametrize("damaged", [{"threads": 0}, {"batch": 0}, {"batch": "4"}, {"milliseconds": None}])
+def test_numbers_that_cannot_be_are_not_believed(
+    damaged: dict[str, Any], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    tuning.measure(1, Machine(monkeypatch, {1: dict.fromkeys((1, 2, 4, 8, 16), 1.0)}))
+    kept = json.loads(tuning.file().read_text())
+    tuning.file().write_text(json.dumps({name: {**value, **damaged} for name, value in kept.items()}))
+    tuning.stored.cache_clear()
+    assert tuning.stored(1) is None
+
+
+@pytest.mark.parametrize("there", ["[]", "3", '"x"'])
+def test_a_file_that_holds_something_else_is_replaced(there: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    cache.mkdir()
+    tuning.file().write_text(there)
+    found = tuning.measure(1, Machine(monkeypatch, {1: dict.fromkeys((1, 2, 4, 8, 16), 1.0)}))
+    assert tuning.stored(1) == found
+
+
+def test_what_cannot_be_kept_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MESHKILN_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("MESHKILN_THREADS", "1")
+    monkeypatch.setattr(runtime, "opened", Machine(monkeypatch, {1: dict.fromkeys((1, 2, 4, 8, 16), 1.0)}))
+    assert "cannot be kept" in runtime.measured()
+
+
+def test_processes_that_measure_at_one_time_do_not_take_each_other_s_drafts(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    found = tuning.measure(1, Machine(monkeypatch, {1: dict.fromkeys((1, 2, 4, 8, 16), 1.0)}))
+    write = Path.write_text
+
+    def and_somebody_else(self: Path, text: str) -> int:
+        # Between this one's draft and its taking effect another process does all of it.
+        monkeypatch.setattr(Path, "write_text", write)
+        written = write(self, text)
+        tuning._keep(2, found)
+        return written
+
+    monkeypatch.setattr(Path, "write_text", and_somebody_else)
+    tuning._keep(1, found)
+    assert tuning.stored(1) == found
+    assert sorted(cache.iterdir()) == [tuning.file()]
+
+
 def test_a_cache_folder_that_began_with_a_measurement_becomes_a_store(
     monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:

@@ -76,10 +76,11 @@ def batch() -> int:
 def measured() -> str:
     """Threads and batch size of this machine, measured now if they never were, in words for people."""
     found = tuning.stored(available()) or tuning.measure(available(), opened)
+    kept = f"kept in {tuning.file()}" if tuning.stored(available()) else f"and cannot be kept in {tuning.file()}"
     tried = "" if provider() in TRIED else ", not yet run by its developers"
     return (
         f"onnxruntime on {provider()}{tried}: {found.threads} of {available()} threads, {found.batch} items a call "
-        f"({found.milliseconds:.1f} ms an evaluation; measured on {found.date}, kept in {tuning.file()})"
+        f"({found.milliseconds:.1f} ms an evaluation; measured on {found.date}, {kept})"
     )
 
 

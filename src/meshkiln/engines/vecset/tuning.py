@@ -6,6 +6,8 @@ Neither is in a key: they change seconds, and results only by rounding. The nume
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +26,8 @@ WORTH = 0.95
 """A larger number must take less than this share of the smaller one's time: a tie is noise, and fewer threads are free
 for others."""
 ROUNDS = 3
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,15 @@ def file() -> Path:
 def stored(available: int) -> Tuning | None:
     """What was found for so many threads, these weights and this runtime; None when it never was."""
     try:
-        return Tuning(**json.loads(file().read_text())[_name(available)])
+        found = Tuning(**json.loads(file().read_text())[_name(available)])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    possible = all(type(number) is int and number > 0 for number in (found.threads, found.batch))
+    return found if possible and isinstance(found.milliseconds, int | float) else None
 
 
 def measure(available: int, opened: Callable[[str, int], Any]) -> Tuning:
-    """Time the flow on one and on all of the threads, then in batches, and keep what was best.
+    """Time the flow on one and on all of the threads, then in batches, and keep what was best where that can be.
 
     opened : a session of a graph, given its name and threads
     """
@@ -67,7 +73,10 @@ def measure(available: int, opened: Callable[[str, int], Any]) -> Tuning:
         if each < WORTH * best:
             batch, best = size, each
     found = Tuning(threads, batch, round(best * 1e3, 3), datetime.now(UTC).date().isoformat())
-    _keep(available, found)
+    try:
+        _keep(available, found)
+    except OSError as error:
+        _log.warning("threads and items a call are measured anew next time: %s cannot be written: %s", file(), error)
     return found
 
 
@@ -91,12 +100,16 @@ def _keep(available: int, found: Tuning) -> None:
     try:
         known = json.loads(file().read_text())
     except (OSError, ValueError):
-        known = {}
-    known[_name(available)] = asdict(found)
+        known = None
+    known = {**(known if isinstance(known, dict) else {}), _name(available): asdict(found)}
     make_private(file().parent)
-    beside = file().with_suffix(".tmp")
-    beside.write_text(json.dumps(known, indent=2) + "\n")
-    beside.replace(file())
+    # Of this process alone: workers that start together measure together.
+    beside = file().with_suffix(f".{secrets.token_hex(4)}.tmp")
+    try:
+        beside.write_text(json.dumps(known, indent=2) + "\n")
+        beside.replace(file())
+    finally:
+        beside.unlink(missing_ok=True)
     stored.cache_clear()
 
 
