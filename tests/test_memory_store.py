@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from meshkiln.errors import StoreError
 from meshkiln.keys import digest
+from meshkiln.store import clock as clocks
 from meshkiln.store.base import Artifact
 from meshkiln.store.clock import Coarse
 from meshkiln.store.memory import Memory
@@ -348,3 +350,16 @@ def test_it_can_be_resized_while_in_use() -> None:
     assert not failed
     assert store.stats().bytes <= 1000 * (1 + 1999 % 30)
     assert store.stats().bytes == 1000 * len(store)
+
+
+def test_the_first_time_to_live_counts_from_when_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(clocks, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    store = Memory()
+    now[0] = 3600.0
+    store.put(key("late"), artifact("late"), ttl=60.0)
+    now[0] = 3630.0
+    assert store.stats().entries == 1
+    now[0] = 3661.0
+    assert store.stats().entries == 0
+    store.close()

@@ -33,6 +33,7 @@ class Coarse:
     def start(self) -> None:
         """Let `now` follow the time; nothing when it does already."""
         if self._stopped is None:
+            self.read()  # it stood still until now
             self._stopped = threading.Event()
             _running.add(self)
             threading.Thread(
