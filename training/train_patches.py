@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=40, help="samples per cell, the same in all")
     parser.add_argument("--start", type=Path, help="weights of an earlier leg (.npz or .pt)")
     parser.add_argument("--rate", type=float, default=0.5, help="scales the learning rates")
+    parser.add_argument("--fall", type=float, default=0.45, help="the last share of the leg, over which the rates fall")
     args = parser.parse_args()
     rank = join()
     torch.set_num_threads(1)
@@ -95,7 +96,8 @@ def main() -> None:
     patches = begin(autoencoder).train()
     if args.start:
         load(patches, args.start)
-    leg = Leg(patches, args.out / "patches.pt", args.minutes, HIDDEN, 0.02 * args.rate, 1.5e-3 * args.rate)
+    rates = 0.02 * args.rate, 1.5e-3 * args.rate
+    leg = Leg(patches, args.out / "patches.pt", args.minutes, HIDDEN, *rates, fall=args.fall)
     generator = torch.Generator().manual_seed(leg.steps * 2 + rank)
     rng = np.random.default_rng([leg.steps, rank])
     latents = Latents(autoencoder, flow, student, Pictures(args.shards, rank, leg.world))
