@@ -38,8 +38,13 @@ class Claim:
     @property
     def former(self) -> bool:
         """Whether the weights that it was measured with are not the bundled ones any more."""
-        files = manifest().files
-        return any(not files.get(name, "").startswith(its) for name, its in self.weights.items())
+        return are_former(self.weights)
+
+
+def are_former(weights: Mapping[str, str]) -> bool:
+    """Whether any of these, by file how its digest begins, is not among the bundled weights any more."""
+    files = manifest().files
+    return any(not files.get(name, "").startswith(its) for name, its in weights.items())
 
 
 def load(folder: Path = HERE / "results") -> list[Claim]:

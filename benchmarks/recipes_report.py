@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 import serving_report
-from claims import command_of
-from meshkiln.engines.vecset.manifest import manifest
+from claims import are_former, command_of
 from results_file import FOLDER
 
 Rows = Sequence[Mapping[str, Any]]
@@ -197,7 +196,8 @@ def markdown(folder: Path = FOLDER) -> str:
         lines += [f"### {title}: `{command_of(claim)}`", ""]
         if path.exists():
             raw = json.loads(path.read_text())
-            lines += [*told(raw["figures"]), "", f"{raw['date']}, commit {raw['commit']}.", ""]
+            former = " (**other weights than the bundled ones**)" if are_former(raw.get("weights", {})) else ""
+            lines += [*told(raw["figures"]), "", f"{raw['date']}, commit {raw['commit']}{former}.", ""]
         else:
             lines += ["Not measured yet.", ""]
     return "\n".join(lines)
@@ -205,10 +205,9 @@ def markdown(folder: Path = FOLDER) -> str:
 
 def _weights(measured: str) -> str:
     """The weights that were measured, and whether they are the bundled ones still."""
-    files = manifest().files
     named = measured.split()
-    same = all(files.get(name, "").startswith(digest) for name, digest in zip(named[::2], named[1::2], strict=True))
-    return measured if same else f"{measured} (**not the bundled ones any more**)"
+    former = are_former(dict(zip(named[::2], named[1::2], strict=True)))
+    return f"{measured} (**not the bundled ones any more**)" if former else measured
 
 
 def _speed(table: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,12 @@ def test_figures_of_other_weights_than_the_bundled_ones_say_so(tmp_path: Path) -
     measured = json.loads((HERE / "results" / "recipes_quality.json").read_text())
     measured["figures"]["weights"] = "flow.onnx 000000000000"
     (tmp_path / "recipes_quality.json").write_text(json.dumps(measured))
-    assert "flow.onnx 000000000000 (**not the bundled ones any more**)" in recipes_report.markdown(tmp_path)
+    served = json.loads((HERE / "results" / "seventy_two.json").read_text())
+    served["weights"] = {"flow.onnx": "0" * 12}
+    (tmp_path / "seventy_two.json").write_text(json.dumps(served))
+    told = recipes_report.markdown(tmp_path)
+    assert "flow.onnx 000000000000 (**not the bundled ones any more**)" in told
+    assert f"commit {served['commit']} (**other weights than the bundled ones**)" in told
 
 
 def test_a_row_of_other_weights_than_the_bundled_ones_says_so(tmp_path: Path) -> None:
