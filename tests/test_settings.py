@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -159,3 +162,13 @@ def test_the_document_has_every_variable_that_is_read_and_no_other() -> None:
     # What a module reads past the settings is not for the server alone, and the document says so.
     elsewhere = {name for path, names in named.items() if path.name != "settings.py" for name in names}
     assert {name for name, (_, readers) in told.items() if readers != "the server"} >= elsewhere
+
+
+def test_the_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes('currency = "€"'.encode())
+    # Else Python takes UTF-8 by itself in the C locale, as it would not in a Latin one.
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "MESHKILN_SETTINGS": str(file)}
+    code = "from meshkiln.settings import load; print(ascii(load().settings.currency))"
+    ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, **plain}, capture_output=True, text=True)
+    assert ran.stdout.strip() == ascii("€"), ran.stderr

@@ -161,7 +161,7 @@ def _file(environ: Mapping[str, str]) -> Path | None:
 
 def _toml(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadParameter(f"{path} is not readable TOML: {error}") from None
 
