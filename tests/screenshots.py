@@ -103,6 +103,7 @@ def _studio(page: Page) -> None:
     for card in page.locator(".gallery li").all():
         card.scroll_into_view_if_needed()
         card.locator("img").evaluate("image => image.decode()")
+    page.mouse.move(0, 0)  # or what is under it looks pointed at
     page.evaluate("scrollTo(0, 0)")
 
 
