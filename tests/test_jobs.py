@@ -153,6 +153,25 @@ def test_an_end_that_the_disk_does_not_take_is_told_and_written_later(tmp_path: 
     again.close()
 
 
+def test_an_end_that_the_disk_takes_after_it_did_not_take_the_beginning_is_told_at_once(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job, _ = jobs.accept(ASK, b"p", client="me", idempotency="k")
+    busy = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    jobs._writer.execute("PRAGMA busy_timeout=0")
+    busy.execute("BEGIN IMMEDIATE")
+    running = jobs.update(job, state=RUNNING, started=jobs.clock())
+    assert jobs.asked_before(ASK, b"p", "me", "k") == running
+    busy.execute("ROLLBACK")
+    busy.close()
+    done = succeeded(jobs, job)
+    assert (done.state, done.started) == (SUCCEEDED, running.started)
+    assert jobs.get(job.id) == done
+    jobs.close()
+    again = Jobs(tmp_path)
+    assert again.get(job.id) == done
+    again.close()
+
+
 DAMAGED = {
     "ask": ['{"engine": "toy", "para', "[1]", '{"engine": 7, "parameters": {}}', "[" * 100_000, b"\xff{}", ""],
     "created": ["yesterday", 9e999],

@@ -35,6 +35,8 @@ from meshkiln.store.faults import reason, telling
 
 ROWS_KEPT = 30 * 86400.0
 """Seconds a job's row outlives its files."""
+_CHANGING = ("state", "started", "finished", "result", "error")
+"""What a job has of which more becomes known."""
 
 # What is damaged is no JSON, of which nothing could be extracted: nor could its row be put into an index, or out of it.
 _KEY, _DIGEST, _DELETED = (
@@ -123,12 +125,15 @@ class Jobs:
 
         What the disk does not take is true all the same: it is remembered and written later (`expire`).
         """
-        changed = replace(job, **changes)
         with self._writing:
-            if job.id in self._late and self._late[job.id].done:
-                return self._late[job.id]
+            late = self._late.get(job.id)
+            if late is not None and late.done:
+                return late
+            changed = replace(late or job, **changes)
             try:
-                self._write(changed, changes)
+                # What the disk did not take before is written with it, and would else be told in its place.
+                self._write(changed, changes if late is None else _CHANGING)
+                self._late.pop(job.id, None)
                 return self._one(self._writer, "id = ?", (job.id,)) or changed
             except sqlite3.Error as error:
                 log.error("job %s is %s, but that cannot be written: %s", job.id, changed.state, error)
@@ -241,8 +246,7 @@ class Jobs:
         now = self.clock()
         with self._writing:
             for job in list(self._late.values()):
-                changes = ("state", "started", "finished", "result", "error")
-                self._write(job, {name: getattr(job, name) for name in changes})
+                self._write(job, _CHANGING)
                 del self._late[job.id]
             self._forget(now - self.retention - ROWS_KEPT)
         gone = 0
@@ -311,7 +315,7 @@ class Jobs:
             raise IdempotencyConflict(
                 f"Idempotency-Key {idempotency!r} was used before for another request; choose a new one"
             )
-        return before
+        return before and self._late.get(before.id, before)
 
     def _write(self, job: Job, names: Iterable[str]) -> None:
         values = dict(zip(COLUMNS, row_of(job), strict=True))
