@@ -18,7 +18,15 @@ from meshkiln.engines import upstream
 from meshkiln.engines.base import engines
 from meshkiln.engines.upstream.call import Question, Trouble, checked
 from meshkiln.engines.upstream.upstreams import Patient, Upstreams
-from meshkiln.errors import BadParameter, Cancelled, DeadlinePassed, PoolClosed, UpstreamFailed, UpstreamsDown
+from meshkiln.errors import (
+    BadParameter,
+    Cancelled,
+    DeadlinePassed,
+    PoolClosed,
+    QueueFull,
+    UpstreamFailed,
+    UpstreamsDown,
+)
 from meshkiln.settings import Settings
 from meshkiln.store.memory import Memory
 from misbehaving import MESH, Answer, free_port, peer, well
@@ -90,6 +98,17 @@ def test_send_and_status_are_asked_until_it_is_done(asking: Callable[..., Upstre
 def test_a_status_that_is_not_told_once_costs_no_second_generation(asking: Callable[..., Upstreams]) -> None:
     done = {"status": "completed", "model_base64": base64.b64encode(MESH).decode()}
     states: Iterator[Answer] = iter([None, (200, b'{"status": "processing"}'), None, (200, json.dumps(done).encode())])
+    with peer(lambda path, _: (200, b'{"uid": "1"}') if path == "/send" else next(states)) as one:
+        assert asking(one.url, polling=True).run(question())[0] == MESH
+        assert one.generated == 1
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_does_not_reach_the_upstream_for_a_moment_costs_no_second_generation(
+    asking: Callable[..., Upstreams], status: int
+) -> None:
+    done = json.dumps({"status": "completed", "model_base64": base64.b64encode(MESH).decode()}).encode()
+    states: Iterator[Answer] = iter([(status, b"<html>Bad Gateway</html>"), (200, done), (200, done)])
     with peer(lambda path, _: (200, b'{"uid": "1"}') if path == "/send" else next(states)) as one:
         assert asking(one.url, polling=True).run(question())[0] == MESH
         assert one.generated == 1
@@ -253,6 +272,15 @@ def test_a_busy_one_is_left_alone_and_stays_in_service(asking: Callable[..., Ups
             assert upstreams.run(question())[0] == MESH
         assert upstreams.stats()[0].serving
     assert busy.generated == 1
+
+
+def test_a_busy_one_that_says_to_come_back_at_once_is_not_asked_without_a_pause(
+    asking: Callable[..., Upstreams],
+) -> None:
+    with peer(lambda path, document: (503, b"full", {"Retry-After": "0"})) as one:
+        with pytest.raises(QueueFull):
+            asking(one.url, timeout=1.0).run(question())
+        assert one.generated <= 4
 
 
 def test_each_is_asked_for_as_many_as_it_may_be_and_the_idle_one_first(asking: Callable[..., Upstreams]) -> None:

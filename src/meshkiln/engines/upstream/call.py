@@ -102,6 +102,8 @@ async def send_and_poll(http: httpx.AsyncClient, url: str, question: Question, r
     while True:
         try:
             status, headers, data = await _asked(http, "GET", f"{url}/status/{uid}", trace=question.trace)
+            if status >= 500:  # a proxy may say so, which does not reach the server: that tells nothing either
+                _judge(status, headers, data)
         except Trouble:
             missed += 1
             if missed >= MISSED:
@@ -242,5 +244,6 @@ def _detail(data: bytes) -> str:
 
 
 def _seconds(text: str) -> float:
-    """Of a Retry-After; dates and what is none count as five seconds, and nobody is left alone for over a minute."""
-    return min(60.0, float(text)) if text.isascii() and text.isdigit() else 5.0
+    """Of a Retry-After; dates and what is none count as five seconds, nobody is left alone for over a minute, and who
+    says 0 is not asked without a pause."""
+    return max(POLL[0], min(60.0, float(text))) if text.isascii() and text.isdigit() else 5.0
