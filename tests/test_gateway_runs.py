@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def test_one_generation_for_many_jobs_and_a_cancelled_one_leaves_the_others(tmp_
         until(lambda: all(client.get(path).json()["state"] == "succeeded" for path in locations[1:]))
         assert client.get(locations[0]).json()["state"] == "cancelled"
         assert gate.passed() == ["same"]
+
+
+def counted(client: httpx.Client, outcome: str) -> float:
+    found = re.search(rf'meshkiln_generation_seconds_count{{outcome="{outcome}"}} (\S+)', client.get("/metrics").text)
+    return float(found[1]) if found else 0.0
+
+
+def test_who_is_cancelled_twice_at_once_is_counted_once(tmp_path: Path) -> None:
+    with gated(tmp_path) as (client, _):
+        location = post(client, b"cancelled").headers["location"]
+        with ThreadPoolExecutor(8) as several:
+            answers = list(several.map(lambda _: client.delete(location).json()["state"], range(8)))
+        assert answers == ["cancelled"] * 8
+        assert counted(client, "cancelled") == 1
 
 
 def test_through_http_too_one_picture_is_not_behind_a_hundred_of_another_client(tmp_path: Path) -> None:

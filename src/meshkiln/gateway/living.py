@@ -48,18 +48,21 @@ class Living:
         self.logs.tell(job.id, "state", {"state": RUNNING})
         await asyncio.to_thread(self.jobs.update, job, state=RUNNING, started=time.time())
 
-    async def end(self, job: Job, state: str, **changes: Any) -> Job:
-        """End `job` in `state`; it as it is now: the first end counts."""
-        changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=time.time(), **changes)
+    async def end(self, job: Job, state: str, **changes: Any) -> tuple[Job, bool]:
+        """End `job` in `state`; it as it is now, and whether this is the end that counts, which is the first."""
+        finished = time.time()
+        changed = await asyncio.to_thread(self.jobs.update, job, state=state, finished=finished, **changes)
+        counts = (changed.state, changed.finished) == (state, finished)
         self.logs.tell(job.id, "state", of_end(changed), end=True)
-        tell(changed.state, generation=job.id, seconds=round(time.time() - job.created, 3))
+        if counts:
+            tell(state, generation=job.id, seconds=round(finished - job.created, 3))
         timer = self._timers.pop(job.id, None)
         if timer is not None:
             timer.cancel()
         ended = self._ends.pop(job.id, None)
         if ended is not None:
             ended.set()
-        return changed
+        return changed, counts
 
     async def wait(self, job: Job, seconds: float | None = None) -> Job:
         """The job when it has ended, or as it is after `seconds`. Raises PoolClosed when the server stops meanwhile."""

@@ -221,9 +221,9 @@ class Service:
 
     async def cancel(self, job: Job) -> Job:
         """End `job` as cancelled; what others wait for goes on."""
-        changed = await self._living.end(job, CANCELLED)
+        changed, counts = await self._living.end(job, CANCELLED)
         self._leave(job)
-        if changed.state == CANCELLED:
+        if counts:
             self.ended(changed)
         return changed
 
@@ -351,15 +351,16 @@ class Service:
         )
         await asyncio.to_thread(self.jobs.pin, result.digest.hex(), result.data)
         told = {name: value for name, value in result.as_json().items() if name != "seconds"}
-        jobs = self.runs.over(run)
-        for job in jobs:
-            self.succeeded(job, result, job is jobs[0])
-        for job in jobs:
-            await self._living.end(job, SUCCEEDED, result=told)
+        led = True
+        for job in self.runs.over(run):
+            changed, counts = await self._living.end(job, SUCCEEDED, result=told)
+            if counts:  # else it was cancelled, or its deadline passed, at the last moment
+                self.succeeded(changed, result, led)
+                led = False
 
     async def _fail(self, job: Job, error: Exception) -> None:
-        changed = await self._living.end(job, FAILED, error=problem_of(error).document())
-        if changed.state == FAILED:
+        changed, counts = await self._living.end(job, FAILED, error=problem_of(error).document())
+        if counts:
             self.ended(changed)
 
     def _tell_places(self) -> None:
