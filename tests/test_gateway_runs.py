@@ -3,8 +3,10 @@ back. With a worker that stands at a gate; what needs no server is in test_runs.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,10 @@ import httpx
 import pytest
 
 from gate import Gate
+from meshkiln.gateway import bodies, hunyuan3d
+from meshkiln.gateway.jobs import Jobs
 from meshkiln.gateway.service import AT_ONCE
+from meshkiln.gateway.uploads import Uploads
 from serving import serving, until
 
 PNG = {"content-type": "image/png"}
@@ -60,6 +65,69 @@ def test_who_is_cancelled_twice_at_once_is_counted_once(tmp_path: Path) -> None:
             answers = list(several.map(lambda _: client.delete(location).json()["state"], range(8)))
         assert answers == ["cancelled"] * 8
         assert counted(client, "cancelled") == 1
+
+
+BODY = b"a picture " * 20_000
+
+
+@pytest.mark.parametrize("way", ["picture", "json", "form", "theirs"])
+def test_who_waits_holds_no_picture_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    held: set[int] = set()
+
+    class Held(bytes):
+        """Bytes that are known to be there as long as somebody has them."""
+
+        def __new__(cls, data: bytes) -> Held:
+            made = super().__new__(cls, data)
+            held.add(id(made))
+            return made
+
+        def __del__(self) -> None:
+            held.discard(id(self))
+
+    body, decode = Uploads.body, bodies.decoded
+
+    async def receiving(*given: Any) -> bytes:
+        return Held(await body(*given))
+
+    def decoding(image: object) -> bytes:
+        return Held(decode(image))
+
+    monkeypatch.setattr(Uploads, "body", receiving)
+    monkeypatch.setattr(bodies, "decoded", decoding)
+    monkeypatch.setattr(hunyuan3d, "decoded", decoding)
+    text = {"image": base64.b64encode(BODY).decode()}
+    with ThreadPoolExecutor(1) as other, gated(tmp_path) as (client, gate):
+        path, asked = {
+            "picture": ("/v1/generations?wait=30", {"content": BODY, "headers": PNG}),
+            "json": ("/v1/generations?wait=30", {"json": text}),
+            "form": ("/v1/generations?wait=30", {"files": {"image": BODY}}),
+            "theirs": ("/generate", {"json": text}),
+        }[way]
+        answer = other.submit(client.post, path, **asked)
+        until(lambda: gate.waiting() == 1)
+        until(lambda: not held, 5.0)
+        assert not answer.done()
+        gate.open()
+        assert answer.result().status_code == 200
+
+
+def test_bodies_are_bounded_together_until_they_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, accept = threading.Event(), Jobs.accept
+
+    def slow(*given: Any, **named: Any) -> Any:
+        assert taken.wait(30)
+        return accept(*given, **named)
+
+    monkeypatch.setattr(Jobs, "accept", slow)
+    with ThreadPoolExecutor(2) as others, gated(tmp_path, upload_bytes=250_000) as (client, _):
+        try:
+            first = [others.submit(post, client, b"%d" % number * 100_000) for number in range(2)]
+            until(lambda: post(client, b"third" * 20_000, "steps=none").status_code == 503, 5.0)
+        finally:
+            taken.set()
+        assert [one.result().status_code for one in first] == [202, 202]
+        assert post(client, b"fourth" * 20_000).status_code == 202
 
 
 def test_through_http_too_one_picture_is_not_behind_a_hundred_of_another_client(tmp_path: Path) -> None:

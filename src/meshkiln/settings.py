@@ -52,7 +52,7 @@ class Settings:
     limits: tuple[str, ...] = _setting(
         (), "the most that parameters may be, such as steps=20; in place of the engines'"
     )
-    upload_bytes: int = _setting(256 * 2**20, "bodies being received, together", 1024, unit="bytes")
+    upload_bytes: int = _setting(256 * 2**20, "bodies received and not yet on disk, together", 1024, unit="bytes")
     queue_seconds: float = _setting(600.0, "work that may wait before new requests are refused", 0.0, unit="seconds")
     queue_generations: int = _setting(2000, "distinct generations that may wait", 1)
     wait_seconds: float = _setting(

@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from meshkiln.gateway.problems import Problem
-from meshkiln.gateway.uploads import Uploads
+from meshkiln.gateway.uploads import Held, Uploads
 
 _AT_ONCE = 2**16
 """A body of fewer bytes is parsed on the event loop; a larger one would hold up everybody for milliseconds."""
@@ -47,13 +47,13 @@ class Posted:
     replaced: Mapping[str, str] = field(default_factory=dict)
 
 
-async def posted(request: Request, limit: int) -> Posted:
-    """What `request` carries.
+async def posted(request: Request, limit: int, held: Held) -> Posted:
+    """What `request` carries, on the account of `held`.
 
     Raises Problem: 400 malformed, 408 too slow, 413 too large, 415 another media type, or compressed.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await whole_body(request, limit)
+    body = await whole_body(request, limit, held)
     query = dict(request.query_params)
     if media_type == "multipart/form-data":
         if len(body) < _AT_ONCE:
@@ -72,15 +72,15 @@ async def posted(request: Request, limit: int) -> Posted:
     )
 
 
-async def whole_body(request: Request, limit: int) -> bytes:
-    """The body's bytes. Raises Problem when it is larger than `limit`, or takes too long to arrive."""
+async def whole_body(request: Request, limit: int, held: Held) -> bytes:
+    """The body's bytes, on the account of `held`. Raises Problem when it is larger than `limit`, or takes too long to
+    arrive."""
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         # A small body may unpack to any size.
         detail = "send it as it is, without Content-Encoding"
         raise Problem(415, "unsupported-encoding", "Compressed bodies are not taken", detail)
     uploads: Uploads = request.app.state.uploads
-    with uploads.holding() as held:
-        return await uploads.body(request.receive, request.headers.get("content-length", ""), limit, held)
+    return await uploads.body(request.receive, request.headers.get("content-length", ""), limit, held)
 
 
 async def short(request: Request, model: type[Model]) -> Model:
@@ -93,7 +93,8 @@ async def short(request: Request, model: type[Model]) -> Model:
         detail = "send application/json"
         raise Problem(415, "unsupported-media-type", "The body's media type is not understood", detail)
     try:
-        return model.model_validate_json(await whole_body(request, SHORT))
+        with request.app.state.uploads.holding() as held:
+            return model.model_validate_json(await whole_body(request, SHORT, held))
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise Problem(422, "bad-parameter", "A parameter is unknown or out of range", told) from None

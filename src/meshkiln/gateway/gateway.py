@@ -28,6 +28,7 @@ from meshkiln.result import Result, result_of_artifact
 from meshkiln.settings import Settings
 
 IDEMPOTENCY_LENGTH = 255
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 
 Seen = Callable[[Request, bytes, JSONResponse, Result], None]
 
@@ -48,30 +49,37 @@ class Gateway:
     # POST /v1/generations
 
     async def generate(self, request: Request) -> Response:
-        given = await posted(request, self.settings.body_bytes)
-        started = time.perf_counter()
-        ask = self.ask(given, refresh="no-cache" in request.headers.get("cache-control", ""))
-        wait = self._wait(request, given.call)
-        self._wait(request, given.replaced)
-        for call in (given.replaced, given.call):
-            priority = _whole(call.get("priority", "0"), "priority", -100, 100)
-            timeout = _optional(call.get("timeout"), "timeout", 0, 86400)
-        idempotency = request.headers.get("idempotency-key") or None
-        if idempotency is not None and len(idempotency) > IDEMPOTENCY_LENGTH:
-            raise BadParameter(f"an Idempotency-Key has at most {IDEMPOTENCY_LENGTH} characters")
-        result = None
-        # What a stored answer says needs no job, so that none has to be the same again; a used key is looked up.
-        if not ask.refresh and idempotency is None:
-            result = await asyncio.to_thread(self.service.stored, ask, given.picture)
-        if result is not None:
-            self.metrics.stored(result, time.perf_counter() - started)
-            response = JSONResponse(of_stored(result, self.service.kilns[ask.engine].engine))
-            self.seen(request, given.picture, response, result)
-            return response
-        job = await self.service.submit(
-            ask, given.picture, client=client_of(request), priority=priority, timeout=timeout, idempotency=idempotency
-        )
-        del given  # the picture is on disk; while the caller waits it need not be in memory
+        # While the caller waits it need not be in memory.
+        with self.uploads.holding() as held:
+            given = await posted(request, self.settings.body_bytes, held)
+            started = time.perf_counter()
+            ask = self.ask(given, refresh="no-cache" in request.headers.get("cache-control", ""))
+            wait = self._wait(request, given.call)
+            self._wait(request, given.replaced)
+            for call in (given.replaced, given.call):
+                priority = _whole(call.get("priority", "0"), "priority", -100, 100)
+                timeout = _optional(call.get("timeout"), "timeout", 0, 86400)
+            idempotency = request.headers.get("idempotency-key") or None
+            if idempotency is not None and len(idempotency) > IDEMPOTENCY_LENGTH:
+                raise BadParameter(f"an Idempotency-Key has at most {IDEMPOTENCY_LENGTH} characters")
+            result = None
+            # What a stored answer says needs no job, so that none has to be the same again; a used key is looked up.
+            if not ask.refresh and idempotency is None:
+                result = await asyncio.to_thread(self.service.stored, ask, given.picture)
+            if result is not None:
+                self.metrics.stored(result, time.perf_counter() - started)
+                response = JSONResponse(of_stored(result, self.service.kilns[ask.engine].engine))
+                self.seen(request, given.picture, response, result)
+                return response
+            job = await self.service.submit(
+                ask,
+                given.picture,
+                client=client_of(request),
+                priority=priority,
+                timeout=timeout,
+                idempotency=idempotency,
+            )
+            del given  # the picture is on disk
         if wait > 0 and not job.done:
             with contextlib.suppress(PoolClosed):  # the server stops: the job was accepted, and its place is told
                 job = await self.service.wait(job, wait)
@@ -102,7 +110,7 @@ class Gateway:
         """Seconds the caller wants to wait, no longer than the setting allows."""
         text = call.get("wait")
         if text is None:
-            found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", request.headers.get("prefer", ""), re.I)
+            found = _PREFER_WAIT.search(request.headers.get("prefer", ""))
             text = found[1] if found else "0"
         return min(_number(text, "wait", 0, 1e6), self.settings.wait_seconds)
 

@@ -196,16 +196,18 @@ class HotPath:
         try:
             with uploads.holding() as held:
                 body = await uploads.body(receive, headers.get(b"content-length", b"").decode(), self.limit, held)
+                started = time.perf_counter()
+                name = digest(body) if len(body) < LARGE else await asyncio.to_thread(digest, body)
         except Problem as problem:
             self.metrics.refused(problem, GENERATIONS)
             await refuse(send, problem)
             return
-        started = time.perf_counter()
-        name = digest(body) if len(body) < LARGE else await asyncio.to_thread(digest, body)
         known = self._documents.get((name, scope["query_string"]))
         at_hand = known is not None and self._at_hand(known.key)
         if known is None or not (at_hand or await asyncio.to_thread(self._there, known.key)):
-            await self.app(scope, _replay(body, receive), send)
+            again = _replay(body, receive)
+            del body  # whoever waits for his mesh is here all the time
+            await self.app(scope, again, send)
             return
         given = headers.get(b"x-request-id")
         await send(known.head if given is None else _named(known.head, given))
@@ -261,14 +263,10 @@ _EMPTY: Message = {"type": "http.response.body", "body": b""}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receive that gives a body that was read already, then goes on."""
-    given = False
+    """A receive that gives a body that was read already, and lets go of it; then goes on."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return messages.pop() if messages else await receive()
 
     return again

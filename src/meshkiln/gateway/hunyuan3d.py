@@ -35,6 +35,7 @@ from meshkiln.gateway.gateway import Gateway, client_of
 from meshkiln.gateway.job import CANCELLED, FAILED, SUCCEEDED, Ask, Job
 from meshkiln.gateway.openapi import BASE64, schema
 from meshkiln.gateway.problems import Problem, not_found, problem_of
+from meshkiln.gateway.uploads import Held
 from meshkiln.store.base import Artifact
 
 FIELDS: Mapping[str, Parameter] = {
@@ -120,9 +121,9 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
     engine = service.kiln(gateway.settings.engine).engine
     model = model_name(engine)
 
-    async def read(request: Request) -> Wanted:
+    async def read(request: Request, held: Held) -> Wanted:
         # Base64 makes four bytes of three.
-        body = await whole_body(request, gateway.settings.body_bytes * 4 // 3 + 65536)
+        body = await whole_body(request, gateway.settings.body_bytes * 4 // 3 + 65536, held)
         try:
             document = await asyncio.to_thread(json.loads, body)
         except (ValueError, RecursionError):
@@ -138,13 +139,15 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
     async def generate(request: Request) -> Response:
         job = None
         try:
-            asked = await read(request)
-            started = time.perf_counter()
-            stored = await asyncio.to_thread(service.stored, asked.ask, asked.picture)
-            if stored is not None:
-                gateway.metrics.stored(stored, time.perf_counter() - started)
-                return await _file(stored.data, stored.media_type)
-            job = await accepted(request, asked)
+            with gateway.uploads.holding() as held:
+                asked = await read(request, held)
+                started = time.perf_counter()
+                stored = await asyncio.to_thread(service.stored, asked.ask, asked.picture)
+                if stored is not None:
+                    gateway.metrics.stored(stored, time.perf_counter() - started)
+                    return await _file(stored.data, stored.media_type)
+                job = await accepted(request, asked)
+                del asked  # the picture is on disk
             while not job.done:
                 job = await service.wait(job, 60.0)
             artifact = await _artifact(gateway, job)
@@ -158,7 +161,8 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/send", tags=["Hunyuan3D"], summary="Begin making a mesh", **_described(engine))
     async def send(request: Request) -> Response:
         try:
-            job = await accepted(request, await read(request))
+            with gateway.uploads.holding() as held:
+                job = await accepted(request, await read(request, held))
         except (Problem, MeshkilnError) as error:
             problem = problem_of(error)
             gateway.metrics.problem(problem.kind)
