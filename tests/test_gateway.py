@@ -85,12 +85,14 @@ def test_prefer_wait_is_honoured_and_said(http: httpx.Client) -> None:
         done = post(http, b"prefer%d" % number, "", Prefer=prefer)
         assert done.status_code == 200
         assert done.headers["preference-applied"] == "wait=30"
+    assert "preference-applied" not in post(http, b"prefer nothing", "", Prefer="respond-async, no-wait").headers
 
 
 def test_no_cache_computes_anew(http: httpx.Client) -> None:
     post(http, b"refresh")
-    anew = post(http, b"refresh", **{"Cache-Control": "no-cache"}).json()
-    assert computed(anew) == ["read", "smooth", "grow", "export"]
+    for said in ("no-cache", "max-age=0, No-Cache"):
+        anew = post(http, b"refresh", **{"Cache-Control": said}).json()
+        assert computed(anew) == ["read", "smooth", "grow", "export"]
 
 
 def test_an_idempotency_key_gives_the_same_job_and_refuses_another_request(http: httpx.Client) -> None:

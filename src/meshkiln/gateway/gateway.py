@@ -53,7 +53,7 @@ class Gateway:
         with self.uploads.holding() as held:
             given = await posted(request, self.settings.body_bytes, held)
             started = time.perf_counter()
-            ask = self.ask(given, refresh="no-cache" in request.headers.get("cache-control", ""))
+            ask = self.ask(given, refresh="no-cache" in request.headers.get("cache-control", "").lower())
             wait = self._wait(request, given.call)
             self._wait(request, given.replaced)
             for call in (given.replaced, given.call):
@@ -84,7 +84,7 @@ class Gateway:
             with contextlib.suppress(PoolClosed):  # the server stops: the job was accepted, and its place is told
                 job = await self.service.wait(job, wait)
         headers = {"Location": f"/v1/generations/{job.id}"}
-        if "wait" in request.headers.get("prefer", "").lower():
+        if _PREFER_WAIT.search(request.headers.get("prefer", "")):
             headers["Preference-Applied"] = f"wait={wait:g}"
         return JSONResponse(self.document(job), 200 if job.done else 202, headers)
 
