@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from meshkiln.gateway.problems import MEDIA_TYPE, Problem
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+HOST_BYTES = 300
+"""A Host header longer than a name and a port can be is judged each time: anybody can send one of 64 KiB."""
 
 
 class HostGuard:
@@ -74,7 +76,7 @@ class HostGuard:
         known = self._known.get(host)
         if known is None:
             known = self._judge(host.decode("latin-1").lower())
-            if len(self._known) < 1000:
+            if len(self._known) < 1000 and len(host) <= HOST_BYTES:
                 self._known[host] = known
         return known
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 DOCUMENTS, HEADS = 4096, 4096
 """Documents and heads remembered, at about 4 and 2 KB each; more cost the framework's way, not an answer."""
+QUERY_BYTES = 1024
+"""An answer to a longer query is not remembered: one parameter said again and again makes 64 KiB of it."""
 LARGE = 2**19
 """A body of more bytes is hashed on a thread: half a millisecond is all that others may be held up for."""
 _ARTIFACTS = "/v1/artifacts/"
@@ -220,11 +222,12 @@ class HotPath:
 
     def remember(self, request: Request, picture: bytes, response: JSONResponse, result: Result) -> None:
         """Take in an answer that the framework's side gave from the store."""
-        if not request.headers.get("content-type", "").startswith("image/"):
+        query: bytes = request.scope["query_string"]
+        if len(query) > QUERY_BYTES or not request.headers.get("content-type", "").startswith("image/"):
             return
         head = {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
         body = {"type": "http.response.body", "body": bytes(response.body)}
-        name = (digest(picture), request.url.query.encode())
+        name = (digest(picture), query)
         again, stage = self.metrics.again, result.stages[-1].stage
         self._documents[name] = Known(
             result.key, head, body, result.saved, again["memory", stage], again["disk", stage]
