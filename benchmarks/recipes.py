@@ -331,7 +331,9 @@ def main() -> int:
     parser.add_argument(
         "--shapes", type=int, default=200, help="procedural shapes of `quality`; fewer writes no result"
     )
-    parser.add_argument("--views", type=int, default=1, help="cameras of each real mesh; 0 is a look at three meshes")
+    parser.add_argument(
+        "--views", type=int, default=3, help="cameras of each real mesh, as quality.py has; 0 is a look at three meshes"
+    )
     parser.add_argument("--tried", type=int, default=12, help="procedural shapes of `curve`")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[256, 512])
     given = parser.parse_args()
@@ -343,7 +345,7 @@ def main() -> int:
     for part in given.parts or ["speed", "quality", "curve"]:
         trial = {
             "speed": given.pictures < 20 or given.whole < 8 or given.resolutions != [256, 512],
-            "quality": given.shapes < 200 or given.views < 1,
+            "quality": given.shapes < 200 or given.views < 3,
             "curve": given.tried < 12,
         }[part]
         claim = f"recipes_{part}" + ("_trial" if trial else "")
