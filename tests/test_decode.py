@@ -81,7 +81,7 @@ def test_sparse_vertices_are_the_dense_ones(start: int) -> None:
     for seed in range(start, start + 12):
         resolution = int(np.random.default_rng(seed).integers(40, 73))
         field = random_shape(seed)
-        whole = dense.decode(field, resolution, chunk=10**6)
+        whole = dense.decode(field, resolution)
         found, _ = sparse.decode_one(field, resolution, coarse=20)
         near.append(is_near(whole.vertices, found.vertices, 0.2 / resolution))
         # It never invents: all its vertices but the few central ones are the dense grid's.
@@ -102,7 +102,7 @@ def test_fewer_queries_at_256() -> None:
 @pytest.mark.parametrize("resolution", [2, 3, 7, 31, 50, 75])
 def test_a_field_that_leaves_the_box_is_closed_at_its_faces(resolution: int) -> None:
     mesh, _ = sparse.decode_one(ball((0.2, 0, 0), 1.1), resolution, coarse=8)
-    whole = dense.decode(ball((0.2, 0, 0), 1.1), resolution, chunk=10**6)
+    whole = dense.decode(ball((0.2, 0, 0), 1.1), resolution)
     assert_closed(mesh)
     assert np.abs(mesh.vertices).max() <= 1
     assert is_near(mesh.vertices, whole.vertices, 0.2 / resolution).all()
@@ -196,7 +196,7 @@ def test_a_thin_plate_is_followed_to_its_end() -> None:
         return np.maximum(-STEEPNESS * plate, ball((0.1, 0, 0), 0.2)(points)).astype(np.float32)
 
     mesh, _ = sparse.decode_one(field, 128, coarse=16)
-    whole = dense.decode(field, 128, chunk=10**6)
+    whole = dense.decode(field, 128)
     assert_closed(mesh)
     assert is_near(whole.vertices, mesh.vertices, 0.2 / 128).all()
 
