@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from hypothesis import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
     from meshkiln.flights import Flights
     from meshkiln.store.base import Store
     from meshkiln.store.disk import Disk
-
-
-# How long an example takes says how busy the machine is, and of the first one how long imports take.
-settings.register_profile("any machine")
-settings.load_profile("any machine")
 
 
 # Of a module, not of the session: while the browser's driver is there, its event loop runs in the thread of the tests,

@@ -158,7 +158,7 @@ class StoreContract:
             del store[held]
         assert len(store) == 0
 
-    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.lists(
             st.tuples(

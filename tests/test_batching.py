@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkiln.engines.base import Stage
@@ -213,6 +213,7 @@ def test_a_sweep_finds_who_gave_up_behind_others() -> None:
 # Properties.
 
 
+@settings(deadline=None)
 @given(ops, st.floats(0.0, 0.5))
 def test_everybody_offered_comes_out_once_and_in_fitting_company(happenings: list[Op], max_wait: float) -> None:
     run = Run(scheduler(max_wait=max_wait, max_seconds=60.0))
@@ -230,6 +231,7 @@ def test_everybody_offered_comes_out_once_and_in_fitting_company(happenings: lis
         assert len(batch) == 1 or not any(one.alone for one in batch)
 
 
+@settings(deadline=None)
 @given(st.lists(offers, max_size=60), st.data())
 def test_first_come_first_served_within_a_client_and_what_is_alike(happenings: list[Op], data: st.DataObject) -> None:
     run = Run(scheduler())
@@ -254,6 +256,7 @@ def test_first_come_first_served_within_a_client_and_what_is_alike(happenings: l
         waiting -= set(batch)
 
 
+@settings(deadline=None)
 @given(st.lists(offers, max_size=40))
 def test_a_free_worker_gets_work_whenever_there_is_some(happenings: list[Op]) -> None:
     run = Run(scheduler(max_wait=0.3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshkiln.engines.base import Stage
@@ -137,6 +137,7 @@ Kinds = list[tuple[Stage, int]]
 _kinds = st.lists(st.tuples(st.sampled_from([ALONE, FOURS, EIGHTS]), st.integers(1, 40)), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(
     weights=st.fixed_dictionaries({"f": st.floats(0.25, 4.0), "g": st.floats(0.25, 4.0)}),
     kinds=st.fixed_dictionaries({"f": _kinds, "g": _kinds}),
@@ -175,6 +176,7 @@ def test_no_two_busy_clients_drift_apart_by_more_than_the_bound(
                 left[one.client] -= 1
 
 
+@settings(deadline=None)
 @given(st.lists(offers, min_size=1, max_size=40), st.integers(-1, 1), st.data())
 def test_nobody_starves_whatever_comes_after_him(happenings: list[Op], priority: int, data: st.DataObject) -> None:
     """Before who is new, each flow gets at most what its weight buys of his cost, and ever new clients together."""
@@ -204,6 +206,7 @@ def test_priority_counts_between_clients_of_one_request_each() -> None:
     assert queue.turn(0.0).batch == (urgent,)
 
 
+@settings(deadline=None)
 @given(st.lists(offers, min_size=1, max_size=30))
 def test_the_place_in_the_queue_is_the_place_in_which_turns_come(happenings: list[Op]) -> None:
     run = Run(scheduler(batching=False))

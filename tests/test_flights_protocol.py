@@ -153,10 +153,10 @@ class Protocol(RuleBasedStateMachine):
 
 
 def test_the_protocol_holds_in_every_order() -> None:
-    run_state_machine_as_test(Protocol, settings=settings(max_examples=60, stateful_step_count=40))
+    run_state_machine_as_test(Protocol, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_protocol_holds_in_very_many_orders() -> None:
-    run_state_machine_as_test(Protocol, settings=settings(max_examples=5000, stateful_step_count=60))
+    run_state_machine_as_test(Protocol, settings=settings(max_examples=5000, stateful_step_count=60, deadline=None))

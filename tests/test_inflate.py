@@ -169,7 +169,7 @@ def test_nothing_opaque_is_an_error_for_the_caller():
         volume(cutout(np.zeros((20, 20), np.uint8)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     arrays.arrays(
         np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0, 90, 200, 255])
@@ -180,7 +180,7 @@ def test_any_silhouette_bounds_a_solid(alpha):
         solid(volume(cutout(alpha)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 6), st.integers(40, 700))
 def test_any_blotches_bound_a_solid(seed, scale, size):
     noise = np.random.default_rng(seed).normal(size=(size, size)).astype(np.float32)

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gate import Gate
@@ -235,6 +235,7 @@ def test_what_is_joined_to_be_drawn_is_not_joined_across_a_gap() -> None:
     assert all(end == pytest.approx(begin) for (_, end), (begin, _) in pairwise(ends))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=300), st.sampled_from([1.0, 5.0, 1000.0]))
 def test_a_server_that_is_away_all_the_time_has_no_more_points_and_loses_nothing(runs: list[int], away: float) -> None:
     drawn = drawn_of(runs, away)

@@ -42,7 +42,7 @@ def test_bricks_hold_the_surface_of_the_field_itself(resolution: int) -> None:
     assert cost.queries <= patches.NODES**3 < asked.queries or resolution <= 64
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     spread=st.floats(0.3, 2.5),

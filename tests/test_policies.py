@@ -175,7 +175,7 @@ requests = st.lists(
 
 
 @pytest.mark.parametrize("name", PEERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(asked=requests)
 def test_every_policy_keeps_the_store_whole(name: str, asked: list[tuple[int, int, float, bool]]) -> None:
     store = Memory(max_bytes=150, policy=PEERS[name](150))
@@ -206,7 +206,7 @@ def traces(draw: st.DrawFn) -> Trace:
 
 
 @pytest.mark.parametrize("name", PEERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(trace=st.composite(traces)(), max_bytes=st.integers(1, 200))
 def test_no_policy_saves_more_than_the_offline_bound(name: str, trace: Trace, max_bytes: int) -> None:
     saved = benchmark.replay(trace, PEERS[name](max_bytes), max_bytes)["saved"]

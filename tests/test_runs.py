@@ -100,7 +100,7 @@ def by_rounds(lines: dict[str, list[str]]) -> list[str]:
     return list(dict.fromkeys(item for items in rounds for item in items if item is not None))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_place_is_what_walking_the_whole_queue_gives(data: st.DataObject) -> None:
     turns: Turns[str] = Turns()
@@ -229,7 +229,7 @@ class Item:
     share: float = 0.0
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_what_is_served_before_a_newcomer_is_what_the_workers_queue_says(data: st.DataObject) -> None:
     clients, priorities = st.sampled_from("abc"), st.integers(-1, 5)

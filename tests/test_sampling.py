@@ -169,7 +169,7 @@ plans = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(plans, st.integers(0, 99)), min_size=2, max_size=6))
 def test_items_of_any_plans_share_a_batch_and_do_not_touch_each_other(items: list[tuple[Plan, int]]) -> None:
     """Schedules, noise, caching decisions and, with a network that is itself exact, results: to the last bit."""

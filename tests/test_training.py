@@ -37,7 +37,7 @@ def picture(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarr
     width=st.integers(4, 300),
     corners=st.tuples(*[st.floats(0, 1)] * 4),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_the_cut_out_fills_four_fifths_of_the_crop_wherever_it_stood(
     height: int, width: int, corners: tuple[float, float, float, float]
 ) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshkiln.workers import wire
@@ -28,6 +28,7 @@ json = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(json, st.lists(st.binary(max_size=200), max_size=5))
 def test_what_is_sent_arrives(message: dict[str, object], blobs: list[bytes]) -> None:
     ours, theirs = wire.pair()
