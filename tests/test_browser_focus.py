@@ -33,6 +33,7 @@ def test_who_takes_several_off_the_list_is_where_they_were(page: Page) -> None:
     page.route("**/v1/generations?*", lambda route: None)
     drop(page, [*((f"{n}.png", b"", "image/png") for n in range(3)), mug((50, 50, 50))])
     expect(page.locator('[data-state="failed"]')).to_have_count(3)
+    expect(page.get_by_role("button", name="Cancel mug.png")).to_be_visible()
     page.get_by_role("button", name="Take 3 finished off the list").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Your pictures")).to_be_focused()

@@ -446,10 +446,10 @@ def test_the_page_can_be_used_within_a_second(context: BrowserContext) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Choose pictures")).to_be_visible()
     # From the beginning of the navigation until the script has drawn what can be clicked.
-    spent = page.evaluate(
-        "performance.getEntriesByType('paint').find(one => one.name === 'first-contentful-paint').startTime"
-    )
-    assert spent < 1000
+    painted = "performance.getEntriesByType('paint').filter(one => one.name === 'first-contentful-paint')"
+    # The browser tells of a frame once it was shown, which is after what is in it can be found.
+    until(lambda: page.evaluate(f"{painted}.length"))
+    assert page.evaluate(f"{painted}[0].startTime") < 1000
     assert page.evaluate("performance.getEntriesByType('navigation')[0].domInteractive") < 1000
 
 
