@@ -356,7 +356,7 @@ def main() -> int:
             table = quality(results, given.shapes, given.views)
         else:
             table = curve(results, given.tried)
-        figures = {"table": table, "recipes": ENGINE.recipes, "threads": runtime.threads(), "weights": weights()}
+        figures = {"table": table, "recipes": ENGINE.recipes, "threads": runtime.threads()}
         promised = bars({part: table})
         if trial:
             for bar in promised:
@@ -365,16 +365,6 @@ def main() -> int:
         ran.append(results.finish(figures, promised, NOTES[part]))
         recipes_report.write(Path(__file__).parents[1] / "docs")
     return 0 if all(ran) else 1
-
-
-def weights() -> str:
-    """Names the weights that were measured."""
-    files = manifest.manifest().files
-    return " ".join(
-        f"{name} {files[name][:12]}"
-        for name in ("flow.onnx", "student.onnx", "query.onnx", "nodes.onnx")
-        if name in files
-    )
 
 
 NOTES = {

@@ -19,6 +19,7 @@ from claims import are_former, command_of
 from results_file import FOLDER
 
 Rows = Sequence[Mapping[str, Any]]
+_MODEL = ("flow.onnx", "student.onnx", "query.onnx", "nodes.onnx")
 BEGIN, END = "<!-- measured: made by `make results` -->", "<!-- end of what was measured -->"
 DRAWS = 10_000
 
@@ -188,7 +189,7 @@ def markdown(folder: Path = FOLDER) -> str:
         if path.exists():
             raw = json.loads(path.read_text())
             lines += [f"### `benchmarks/recipes.py {part}`", "", *told(raw["figures"]["table"]), ""]
-            lines += [f"Weights {_weights(raw['figures']['weights'])}; {raw['date']}, commit {raw['commit']}.", ""]
+            lines += [f"Weights {_weights(raw['weights'])}; {raw['date']}, commit {raw['commit']}.", ""]
         else:
             lines += [f"### `benchmarks/recipes.py {part}`", "", "Not measured yet on these weights.", ""]
     for claim, (title, told) in serving_report.PARTS.items():
@@ -203,11 +204,10 @@ def markdown(folder: Path = FOLDER) -> str:
     return "\n".join(lines)
 
 
-def _weights(measured: str) -> str:
-    """The weights that were measured, and whether they are the bundled ones still."""
-    named = measured.split()
-    former = are_former(dict(zip(named[::2], named[1::2], strict=True)))
-    return f"{measured} (**not the bundled ones any more**)" if former else measured
+def _weights(measured: Mapping[str, str]) -> str:
+    """The weights that a recipe's figures come from, and whether they are the bundled ones still."""
+    named = " ".join(f"{name} {measured[name]}" for name in _MODEL if name in measured)
+    return f"{named} (**not the bundled ones any more**)" if are_former(measured) else named
 
 
 def _speed(table: Mapping[str, Any]) -> list[str]:
