@@ -77,6 +77,11 @@ export class Problem extends Error {
   ) {
     super(detail ? `${title}: ${detail}` : title);
   }
+
+  /** Whether what was asked for is not there, or not any more. */
+  get gone(): boolean {
+    return [404, 410].includes(this.status);
+  }
 }
 
 /** Nobody answered. */
@@ -156,8 +161,9 @@ export async function ask(path: string, init?: RequestInit): Promise<Response> {
     // not a problem document: its status has to do
   }
   // A picture of it may be missing for other reasons.
-  if ([404, 410].includes(answer.status) && /^\/v1\/(artifacts\/|generations\/k)[^?]+$/.test(path)) for (const listener of regrets) listener();
-  throw new Problem(answer.status, kind, title, detail, wait, own);
+  const problem = new Problem(answer.status, kind, title, detail, wait, own);
+  if (problem.gone && /^\/v1\/(artifacts\/|generations\/k)[^?]+$/.test(path)) for (const listener of regrets) listener();
+  throw problem;
 }
 
 export async function read<T>(path: string, init?: RequestInit): Promise<T> {

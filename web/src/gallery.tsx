@@ -171,7 +171,7 @@ function Sheet(props: { shape: Shape; engines: api.Engine[]; close: () => void }
   useEffect(() => {
     dialog.current?.showModal();
     api.read<api.Generation>(file.links.generation).then(setDocument, (error: Error) =>
-      setProblem(error instanceof api.Problem && [404, 410].includes(error.status) ? "This mesh is not kept any more. Give its picture, and it is made again." : error.message));
+      setProblem(error instanceof api.Problem && error.gone ? "This mesh is not kept any more. Give its picture, and it is made again." : error.message));
   }, []);
   const name = nameOf(props.shape);
   return (

@@ -38,7 +38,7 @@ export function Model(props: { url: string; name: string; millimetres: number; a
       (error: Error) => {
         if (abort.signal.aborted) return;
         setProblem(error.message);
-        setGone(error instanceof api.Problem && [404, 410].includes(error.status));
+        setGone(error instanceof api.Problem && error.gone);
         if (error instanceof api.Away) stop = api.onPresence((here) => here && setTurn((before) => before + 1));
       },
     );

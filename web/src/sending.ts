@@ -106,21 +106,22 @@ async function dispatch(id: string): Promise<void> {
   else await post(id);
 }
 
-/** Ask at once for what would be asked for later. */
-export function askNow(id: string): void {
+function stopWaiting(id: string): void {
   clearTimeout(waits.get(id));
   waits.delete(id);
+}
+
+/** Ask at once for what would be asked for later. */
+export function askNow(id: string): void {
+  stopWaiting(id);
   void dispatch(id);
 }
 
 /** Ask again in a while for what was refused for now. seconds : until then */
 function wait(id: string, trouble: Trouble, seconds: number): void {
   update(id, { problem: whileWaiting(trouble), live: { ...idle(), again: Date.now() + seconds * 1000 } });
-  clearTimeout(waits.get(id));
-  waits.set(id, setTimeout(() => {
-    waits.delete(id);
-    if (item(id)?.state === "sending") void dispatch(id);
-  }, seconds * 1000));
+  stopWaiting(id);
+  waits.set(id, setTimeout(() => askNow(id), seconds * 1000));
 }
 
 async function post(id: string): Promise<void> {
@@ -190,8 +191,7 @@ export async function cancel(id: string): Promise<void> {
   const given = item(id);
   if (!given || over(given)) return;
   if (!given.generation) {
-    clearTimeout(waits.get(id));
-    waits.delete(id);
+    stopWaiting(id);
     update(id, { state: "cancelled", problem: null });
     posts.get(id)?.abort();
     return;
