@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trimesh
 
-from test_browser import WAIT, mug, ready
+from test_browser import WAIT, mug, ready, seen
 
 pytest.importorskip("playwright.sync_api", reason="the browser's driver is not installed: the studio is not tested")
 
@@ -183,3 +183,56 @@ def test_who_has_a_mesh_on_the_list_that_somebody_deleted_makes_it_again(page: P
     ready(page)
     expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
     assert page.request.head(one["links"]["self"]).ok
+
+
+def _an_hour_older_than_its_stl(route: Route) -> None:
+    listed = route.fetch().json()
+    for one in listed["artifacts"]:
+        one["created"] -= 3600 * (one["media_type"] != "model/stl")
+    route.fulfill(json=listed)
+
+
+def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> None:
+    by_itself(page)
+    drop(page, [mug((60, 60, 200))])
+    ready(page)
+    card = page.locator(".gallery li").first
+    card.scroll_into_view_if_needed()
+    expect(card.locator(".yours")).to_have_text("mug.png")
+    expect(card.locator("img")).to_have_js_property("naturalWidth", 384, timeout=WAIT)
+    card.get_by_role("button", name="Look at").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
+    expect(dialog.locator(".provenance")).to_contain_text("Served from")
+    with page.expect_download() as coming:
+        dialog.locator('[data-format="stl"]').click()
+    assert trimesh.load(coming.value.path(), file_type="stl").is_watertight
+    seen(dialog.locator(".said"), "STL downloaded")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    # The file for printing took less than the mesh that is shown: what is told is the mesh's.
+    cost = card.locator(".small").last.text_content()
+    page.reload()
+    expect(card.locator(".small").last).to_have_text(str(cost))
+    costs = {one["cost_seconds"] for one in page.request.get("/v1/artifacts?limit=2").json()["artifacts"]}
+    assert len(costs) == 2
+    # Nor is it as new as the file.
+    page.route("**/v1/artifacts?*", _an_hour_older_than_its_stl)
+    page.reload()
+    expect(card.locator(".about")).to_contain_text(re.compile(r"6[01] min ago"))
+    page.unroute("**/v1/artifacts?*")
+    stl, glb = (one["key"] for one in page.request.get("/v1/artifacts?limit=2").json()["artifacts"])
+    count = page.locator(".gallery li").count()
+    card.get_by_role("button", name="Delete").click()
+    expect(dialog).to_contain_text("for everybody")
+    dialog.get_by_role("button", name="Keep as it is").click()
+    expect(dialog).to_be_hidden()
+    assert page.request.head(f"/v1/artifacts/{stl}").ok
+    card.get_by_role("button", name="Delete").click()
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.locator(".gallery li")).to_have_count(count - 1)
+    seen(page.locator("#said"), "is deleted")
+    assert [page.request.get(f"/v1/artifacts/{key}").status for key in (stl, glb)] == [404, 410], (
+        "nor does the job give it"
+    )
+    assert not {stl, glb} & {one["key"] for one in page.request.get("/v1/artifacts?limit=200").json()["artifacts"]}
