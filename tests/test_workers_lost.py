@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -176,8 +177,9 @@ def under_fire(kills: int) -> None:
                 pids = [worker.pid for worker in pool.stats().workers if worker.pid]
                 # No faster than the pool can replace what was shot: it is the tasks that are tested.
                 if len(pids) > 1 and pool.stats().running:
-                    os.kill(pids[aim.integers(len(pids))], signal.SIGKILL)
-                    shot += 1
+                    with contextlib.suppress(ProcessLookupError):  # an earlier shot's, and gone since the look
+                        os.kill(pids[aim.integers(len(pids))], signal.SIGKILL)
+                        shot += 1
                 done.wait(float(aim.uniform(0.0, 0.25)))
             done.set()
 
