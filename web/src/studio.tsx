@@ -1,7 +1,7 @@
 // The studio: pictures in, meshes out.
 
 import { render } from "preact";
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { useFocusKept } from "./focus";
 import { Frame, say, usePresence } from "./frame";
@@ -58,7 +58,8 @@ function Studio() {
   };
   // One that somebody opened (or closed: none), else the first that did not fail of what was added together.
   const [chosen, choose] = useState<string | string[] | null>(lastChosen);
-  useEffect(() => keepTabSetting("open", { chosen }), [chosen]);
+  // Before it is painted: a refresh may come at any time.
+  useLayoutEffect(() => keepTabSetting("open", { chosen }), [chosen]);
   const offered = items.filter((item) => Array.isArray(chosen) && chosen.includes(item.id)).reverse();
   const some = offered.length ? offered : items;
   const open = Array.isArray(chosen) ? (some.find((item) => item.state !== "failed") ?? some[0])?.id : chosen;
