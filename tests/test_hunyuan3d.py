@@ -158,6 +158,26 @@ def test_an_unknown_uid_is_404_and_says_error(http: httpx.Client) -> None:
     assert http.get(f"/status/{uuid.uuid4()}").json()["status"] == "error"
 
 
+def lost(http: httpx.Client, folder: Path, uid: str) -> None:
+    """Take every copy of that job's result away, so that it has to be made again."""
+    document = http.get(f"/v1/generations/{uuid.UUID(uid).hex}").json()
+    assert http.delete(f"/v1/cache/{document['key']}").status_code == 204
+    (folder / "data" / "jobs" / "results" / document["digest"]).unlink()
+
+
+def test_a_result_that_cannot_be_made_again_yet_is_still_processing(tmp_path: Path) -> None:
+    with serving(tmp_path, {"mirror": mirror.ENGINE}, engine="mirror") as http:
+        uid = http.post("/send", json=ask(b"again")).json()["uid"]
+        end = ended(http, uid)
+        lost(http, tmp_path, uid)
+        http.post("/v1/operations/intake", json={"paused": True})
+        response = http.get(f"/status/{uid}")
+        assert response.json() == {"status": "processing"}
+        assert int(response.headers["retry-after"]) > 0
+        http.post("/v1/operations/intake", json={"paused": False})
+        assert ended(http, uid) == end
+
+
 @pytest.mark.parametrize(("picture", "said"), [(b"bad one", "it shows nothing"), (b"bug one", "ZeroDivisionError")])
 def test_a_failed_job_says_so(http: httpx.Client, picture: bytes, said: str) -> None:
     end = ended(http, http.post("/send", json=ask(picture)).json()["uid"])

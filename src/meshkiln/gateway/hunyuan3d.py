@@ -29,7 +29,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from meshkiln.engines.base import Engine, Parameter, Scalar
-from meshkiln.errors import BadParameter, MeshkilnError
+from meshkiln.errors import BadParameter, MeshkilnError, PoolClosed, QueueFull, UpstreamsDown
 from meshkiln.gateway.bodies import decoded, whole_body
 from meshkiln.gateway.gateway import Gateway, client_of
 from meshkiln.gateway.job import CANCELLED, FAILED, SUCCEEDED, Ask, Job
@@ -67,6 +67,8 @@ _UNSUPPORTED = {
     "image_right": "one view is taken; leave image_right out",
     "images": "one view is taken; send it as `image`",
 }
+_FOR_NOW = (QueueFull, PoolClosed, UpstreamsDown)
+"""Why a result cannot be made again yet, but can be later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,9 @@ def add_routes(app: FastAPI, gateway: Gateway) -> None:
             return JSONResponse({"status": "processing"})
         try:
             artifact = await _artifact(gateway, job)
+        except _FOR_NOW as error:
+            # Their clients ask again while it is processing, and give up for good on an error.
+            return JSONResponse({"status": "processing"}, headers=dict(problem_of(error).headers))
         except (Problem, MeshkilnError) as error:
             told = problem_of(error)
             return JSONResponse({"status": "error", "message": told.detail or told.title})
