@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,13 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from canary import check
 from meshkiln.engines.base import Work
 from meshkiln.engines.sampling.batch import integrate
 from meshkiln.engines.sampling.plan import Plan
 from meshkiln.engines.sampling.trajectory import Ask, trajectory
-from meshkiln.engines.vecset import ENGINE, crop, sparse
+from meshkiln.engines.vecset import ENGINE, crop, decode, runtime, sparse
 from meshkiln.engines.vecset.camera import Camera, fit, looking
 from meshkiln.engines.vecset.decode import uv_project
 from meshkiln.engines.vecset.encode import window
@@ -24,7 +27,9 @@ from meshkiln.engines.vecset.floaters import without_floaters
 from meshkiln.engines.vecset.grid import F32, Mesh
 from meshkiln.engines.vecset.manifest import manifest
 from meshkiln.engines.vecset.sample import noise
-from meshkiln.errors import BadParameter
+from meshkiln.errors import BadParameter, BadPicture, MeshkilnError, StageFailed
+from meshkiln.kiln import Kiln
+from meshkiln.store.memory import Memory
 from meshkiln.workers.batching import group_of
 
 needs_weights = pytest.mark.skipif(not manifest().files, reason="the weights have not been made: make train")
@@ -203,6 +208,28 @@ def test_a_ball_becomes_a_closed_mesh_about_as_wide_as_the_picture_says() -> Non
     assert solid.is_watertight
     assert solid.volume > 0
     assert solid.extents[:2] == pytest.approx([1.6, 1.6], abs=0.3)
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("feature", "raised", "told"),
+    [(0.0, BadPicture, "give one that shows a solid object"), (np.nan, StageFailed, "not finite")],
+)
+def test_an_empty_field_is_said_of_the_picture_and_numbers_that_are_none_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch, feature: float, raised: type[MeshkilnError], told: str
+) -> None:
+    def run(name: str, **inputs: F32) -> F32:
+        out = network(name, **inputs)
+        return np.full_like(out, feature) if name == "latents.onnx" else out
+
+    network = runtime.run
+    monkeypatch.setattr(runtime, "run", run)
+    monkeypatch.setattr(decode, "surface", lambda *asked: Mesh.empty())
+    picture = io.BytesIO()
+    Image.fromarray(disc()).save(picture, "PNG")
+    with contextlib.closing(Kiln(ENGINE, Memory())) as kiln, pytest.raises(raised, match=told) as refused:
+        kiln.generate(picture.getvalue(), steps=1, octree_resolution=16)
+    assert type(refused.value) is raised
 
 
 @needs_weights

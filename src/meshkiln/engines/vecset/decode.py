@@ -12,12 +12,15 @@ from meshkiln.engines.base import Work
 from meshkiln.engines.vecset import RECIPES, camera, dense, patches, runtime, sparse
 from meshkiln.engines.vecset.floaters import without_floaters
 from meshkiln.engines.vecset.grid import F32, Field, Mesh
+from meshkiln.errors import BadPicture
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value
 
 CALL = 4096
 """Queries given to the graph at once: its intermediates then stay in the cache, where 65,536 leave it."""
+
+EMPTY = "no shape came of the picture: nothing solid is seen in it; give one that shows a solid object, whole and large"
 
 
 def warm() -> None:
@@ -28,13 +31,15 @@ def warm() -> None:
 def decode(batch: Sequence[Work]) -> list[Value]:
     """The stage: for each `{"latents", "outline", "window"}`, a mesh `{"vertices", "faces", "uv_project"}`.
 
-    Parameters `octree_resolution`, `decoder`.
+    Parameters `octree_resolution`, `decoder`. Raises BadPicture when a field is empty: the network saw no object.
     """
     features = runtime.run("latents.onnx", z=np.stack([work.inputs[0]["latents"] for work in batch]))
     values: list[Value] = []
     for work, its in zip(batch, features, strict=True):
         decoder, resolution = str(work.parameters["decoder"]), int(work.parameters["octree_resolution"])
         mesh = without_floaters(surface(its, decoder, resolution))
+        if len(mesh.faces) == 0 and np.isfinite(its).all():  # numbers that are none are not the picture's doing
+            raise BadPicture(EMPTY)
         seen_from = camera.fit(mesh, np.unpackbits(work.inputs[0]["outline"], axis=1).astype(bool))
         project = uv_project(seen_from, work.inputs[0]["window"])
         values.append({"vertices": mesh.vertices, "faces": mesh.faces, "uv_project": project})
