@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trimesh
 from PIL import Image, ImageDraw
 
+from meshkiln.cli import main
 from meshkiln.keys import Key
 from meshkiln.store.disk import Disk
 
 PROGRAM = [sys.executable, "-c", "from meshkiln.cli import main; main()"]
+
+
+class Done(NamedTuple):
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +35,39 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-def run(home: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *words: str | Path, code: int = 0) -> Done:
+    """Run a command in this process: a new one spends most of its time importing what this one has."""
+    printed = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(home):
+        patch.setenv("MESHKILN_CACHE_DIR", str(home / "cache"))
+        patch.setenv("COLUMNS", "160")
+        patch.setattr(sys, "argv", ["meshkiln", *map(str, words)])
+        patch.setattr(sys, "stdout", printed[0])
+        patch.setattr(sys, "stderr", printed[1])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    done = Done(*(_text(stream) for stream in printed))
+    assert (ended.value.code or 0) == code, f"exit code {ended.value.code}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    raw = stream.detach()
+    assert isinstance(raw, io.BytesIO)
+    return raw.getvalue().decode()
+
+
+def run_alone(home: Path, *words: str | Path, code: int = 0) -> Done:
+    """Run a command in a process of its own, which finds on the disk what others stored, and ends."""
     environ = {**os.environ, "MESHKILN_CACHE_DIR": str(home / "cache"), "COLUMNS": "160"}
     done = subprocess.run(
         [*PROGRAM, *map(str, words)], cwd=home, env=environ, capture_output=True, text=True, check=False, timeout=110
     )
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
-    return done
+    return Done(done.stdout, done.stderr)
 
 
 def picture(path: Path, colour: str = "red") -> Path:
@@ -55,9 +89,9 @@ def stages(text: str) -> dict[str, Any]:
 
 def test_a_picture_becomes_a_mesh_once(home: Path) -> None:
     ball = picture(home / "ball.png")
-    first = run(home, "generate", ball, "--json")
+    first = run_alone(home, "generate", ball, "--json")
     assert set(stages(first.stdout).values()) == {"computed"}
-    again = run(home, "generate", ball, "--json")
+    again = run_alone(home, "generate", ball, "--json")
     assert stages(again.stdout)["export"] == "disk"
     assert "computed" not in stages(again.stdout).values()
     mesh = trimesh.load(home / "ball.glb", force="mesh")
@@ -103,7 +137,7 @@ def test_odd_names_are_names(home: Path) -> None:
 def test_one_bad_picture_does_not_stop_the_rest(home: Path) -> None:
     good, bad = picture(home / "blue.png", "blue"), home / "bad.png"
     bad.write_bytes(b"not a picture")
-    done = run(home, "generate", bad, good, home / "none.png", "-o", home / "many", "--json", code=2)
+    done = run_alone(home, "generate", bad, good, home / "none.png", "-o", home / "many", "--json", code=2)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line.get("type") for line in lines] == ["BadPicture", None, "BadPicture"]
     assert sorted(path.name for path in (home / "many").iterdir()) == ["blue.glb"]
