@@ -38,6 +38,7 @@ class Victim:
             one.bind(("127.0.0.1", 0))
             self.port = one.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, verify=False)
         self.start()
 
     def start(self) -> None:
@@ -53,7 +54,7 @@ class Victim:
     def ready(self) -> bool:
         assert self.process.poll() is None, "the server did not start"
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz").status_code == 200
+            return self.http.get("/readyz").status_code == 200
         return False
 
     def workers(self) -> list[int]:
@@ -108,6 +109,7 @@ def victim(folder: Path) -> Iterator[Victim]:
     finally:
         made.process.kill()
         made.process.wait()
+        made.http.close()
 
 
 def settle(url: str, accepted: list[str]) -> dict[str, int]:
