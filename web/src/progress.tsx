@@ -32,6 +32,8 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
   });
   const [stage, rest] = nowDoing(item);
   const spoken = props.open && item.state !== "held";
+  // Why it waits, and until when, is said below.
+  const refused = item.state === "sending" && item.problem;
   return (
     <div class="progress">
       <ol class="chips" aria-label="Stages">
@@ -44,7 +46,7 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
       </ol>
       {/* Steps and places change all the time: they can be read, but are not spoken at each change. That the cut-out
           is ready is said of every picture, open or not, and once. */}
-      {!over(item) && <p class="quiet now"><span role={spoken ? "status" : undefined}>{spoken && <span class="hidden">{called(item)}: </span>}{stage}</span>{rest}</p>}
+      {!over(item) && !refused && <p class="quiet now"><span role={spoken ? "status" : undefined}>{spoken && <span class="hidden">{called(item)}: </span>}{stage}</span>{rest}</p>}
     </div>
   );
 }
@@ -52,7 +54,6 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
 /** What is being done now, and how far it is. */
 function nowDoing(item: Item): [stage: string, rest: string] {
   const { live, document } = item;
-  if (item.state === "sending" && item.problem) return ["Waiting until the server accepts it", ""];
   if (item.state === "sending") return [item.wants === "mesh" && item.kept ? "Asking for the mesh" : "Sending the picture", ""];
   if (item.state === "held") return ["The cut-out is ready: it waits for you", ""];
   const left = document?.estimated_seconds;
