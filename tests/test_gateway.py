@@ -159,6 +159,10 @@ def test_artifacts_have_validators_and_ranges(http: httpx.Client) -> None:
     for matching in (f'"other", W/{etag}', f'"other",{etag}', "*"):
         assert http.get(link, headers={"If-None-Match": matching}).status_code == 304, matching
         assert http.head(link, headers={"If-None-Match": matching}).status_code == 304, matching
+    for lines in ((etag, '"other"'), ('"other"', etag)):
+        several = [("If-None-Match", line) for line in lines]
+        assert http.get(link, headers=several).status_code == 304, lines
+        assert http.head(link, headers=several).status_code == 304, lines
     for other in ('"other"', etag.strip('"'), f'"x{etag[1:]}'):
         assert http.get(link, headers={"If-None-Match": other}).status_code == 200, other
     part = http.get(link, headers={"Range": "bytes=2-5"})

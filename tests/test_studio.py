@@ -7,6 +7,8 @@ import hashlib
 import re
 from pathlib import Path
 
+import pytest
+
 from meshkiln.gateway import studio
 from serving import serving
 
@@ -71,8 +73,28 @@ def test_pages_and_their_files_are_served_under_a_strict_policy(tmp_path: Path) 
         plain = http.get("/studio/style.css", headers={"accept-encoding": "identity"})
         assert "content-encoding" not in plain.headers
         assert plain.content == (BUILT / "style.css").read_bytes()
+        several = [("if-none-match", plain.headers["etag"]), ("if-none-match", '"another"')]
+        for lines in (several, several[::-1]):
+            assert http.get("/studio/style.css", headers=[*lines, ("accept-encoding", "identity")]).status_code == 304
         for name in ("index.html", "built-from", "%2e%2e%2fkiln.py", "kiln.py"):
             assert http.get(f"/studio/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip, deflate, br", True),
+        ("br;q=1.0, gzip;q=0.8", True),
+        ("br;q=0, gzip", True),
+        ("gzip;q=0.001", True),
+        ("gzip;q=0", False),
+        ("deflate, gzip ; Q=0.000, br", False),
+        ("identity;q=0.5", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_for_who_does_not_refuse_it(accepted: str, packed: bool) -> None:
+    assert studio.unpacks(accepted) is packed
 
 
 def test_the_api_is_described_without_a_script_or_another_server(tmp_path: Path) -> None:

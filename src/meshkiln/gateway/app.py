@@ -20,7 +20,7 @@ from meshkiln import __version__
 from meshkiln.engines.base import Engine
 from meshkiln.errors import MeshkilnError
 from meshkiln.gateway import openapi, reference, studio
-from meshkiln.gateway.artifacts import answer
+from meshkiln.gateway.artifacts import answer, fields
 from meshkiln.gateway.events import at_its_end
 from meshkiln.gateway.exposition import MEDIA_TYPE as METRICS_TYPE
 from meshkiln.gateway.gateway import Gateway
@@ -184,7 +184,7 @@ def make_app(gateway: Gateway, lifespan: Lifespan | None = None) -> FastAPI:
 
 
 def _artifact(request: Request, name: str, artifact: Artifact) -> Response:
-    found = answer(request.method, {n.lower(): v for n, v in request.headers.raw}, name, artifact)
+    found = answer(request.method, fields(request.headers.raw), name, artifact)
     response = Response(bytes(found.body), found.status)
     response.raw_headers = list(found.headers)
     return response

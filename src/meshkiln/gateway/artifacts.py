@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from meshkiln.store.base import Artifact
@@ -18,6 +18,7 @@ SUFFIXES = {
     "model/3mf": "3mf",
     "image/png": "png",
 }
+_NONE_MATCH = b"if-none-match"
 _RANGE = re.compile(rb"bytes=(\d{0,19})-(\d{0,19})\Z", re.IGNORECASE)
 
 
@@ -28,6 +29,15 @@ class Answer:
     status: int
     headers: Headers
     body: memoryview | bytes
+
+
+def fields(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """A request's headers by name, given in lower case. If-None-Match, a list, may come on several lines that are one
+    (RFC 9110, 5.3); of another the last counts."""
+    found = dict(headers)
+    if len(found) < len(headers) and _NONE_MATCH in found:
+        found[_NONE_MATCH] = b", ".join(value for name, value in headers if name == _NONE_MATCH)
+    return found
 
 
 def answer(method: str, headers: Mapping[bytes, bytes], name: str, artifact: Artifact) -> Answer:
@@ -44,7 +54,7 @@ def answer(method: str, headers: Mapping[bytes, bytes], name: str, artifact: Art
         (b"cache-control", b"private, no-cache"),
         (b"accept-ranges", b"bytes"),
     ]
-    if _matches(headers.get(b"if-none-match"), etag):
+    if _matches(headers.get(_NONE_MATCH), etag):
         return Answer(304, common, b"")
     size = len(artifact.data)
     suffix = SUFFIXES.get(artifact.media_type, "bin")

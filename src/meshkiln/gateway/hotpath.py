@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from meshkiln.gateway.artifacts import answer
+from meshkiln.gateway.artifacts import answer, fields
 from meshkiln.gateway.hosts import refuse
 from meshkiln.gateway.metrics import ARTIFACT, GENERATIONS, SAMPLED, Again
 from meshkiln.gateway.problems import Problem
@@ -144,7 +144,7 @@ class HotPath:
                 await send(_EMPTY)
                 self.metrics.answered(ARTIFACT, "304", time.perf_counter() - started)
                 return True
-        found = answer(scope["method"], dict(scope["headers"]), f"mesh-{name[:12]}", artifact)
+        found = answer(scope["method"], fields(scope["headers"]), f"mesh-{name[:12]}", artifact)
         await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
         await send({"type": "http.response.body", "body": found.body})
         self.metrics.answered(ARTIFACT, str(found.status), time.perf_counter() - started)

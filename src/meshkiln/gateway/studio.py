@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,9 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "Vary": "Accept-Encoding",
 }
+
+_NEVER = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*\Z", re.IGNORECASE)
+"""The weight of what is not to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,25 @@ def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
     return page
 
 
+def unpacks(accepted: str) -> bool:
+    """Whether Accept-Encoding names gzip, and not only to refuse it with a weight of 0 (RFC 9110, 12.5.3)."""
+    if "gzip" not in accepted or ";" not in accepted:
+        return "gzip" in accepted
+    weights = {coding.strip(): weight for coding, _, weight in (one.partition(";") for one in accepted.split(","))}
+    return "gzip" in weights and not _NEVER.match(weights["gzip"])
+
+
+def _listed(request: Request, name: str) -> str:
+    """A header whose value is a list: its lines are one."""
+    return ", ".join(request.headers.getlist(name))
+
+
 def _answer(request: Request, name: str) -> Response:
     found = file(name)
-    packed = "gzip" in request.headers.get("accept-encoding", "")
+    packed = unpacks(_listed(request, "accept-encoding"))
     # Either form has a tag of its own: a strong tag names bytes.
     headers = {**HEADERS, "ETag": f'"{found.etag}-gz"' if packed else f'"{found.etag}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
+    if headers["ETag"] in _listed(request, "if-none-match"):
         return Response(status_code=304, headers=headers)
     if packed:
         headers["Content-Encoding"] = "gzip"
