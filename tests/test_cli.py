@@ -127,6 +127,16 @@ def test_an_obj_never_overwrites_the_picture_it_is_made_of(home: Path) -> None:
     assert trimesh.load(home / "chair.obj", force="mesh").visual.material.image.size[0] > 0
 
 
+@pytest.mark.parametrize("most", ["abc", "0", "1e9"])
+def test_a_limit_of_pixels_that_is_none_is_said_in_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    ball = picture(home / "limited.png", f"#12345{len(most)}")
+    monkeypatch.setenv("MESHKILN_PICTURE_PIXELS", most)
+    (line,) = run(home, "generate", ball, code=2).stderr.splitlines()
+    assert "(from MESHKILN_PICTURE_PIXELS) is not a whole number from 1 to 178000000 pixels" in line
+
+
 def test_odd_names_are_names(home: Path) -> None:
     odd = picture(home / "[red] b[x].png")
     assert "[red] b[x].glb" in run(home, "generate", odd).stdout

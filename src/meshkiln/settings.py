@@ -118,15 +118,20 @@ def load(
                 raise BadParameter(f"{path}: {name!r} is not a setting; there are {', '.join(sorted(known))}")
             values[name], origins[name] = _checked(name, value, str(path)), str(path)
     for name, setting in known.items():
-        text = environ.get(variable(name))
-        if text is not None:
-            values[name] = _checked(name, _parsed(text, setting.default), variable(name))
-            origins[name] = variable(name)
+        value = from_variable(name, environ, setting.default)
+        if value is not None:
+            values[name], origins[name] = value, variable(name)
     for name, value in (options or {}).items():
         if value is not None:
             values[name], origins[name] = _checked(name, value, "option"), "option"
     settings = Settings(**cast("dict[str, Any]", values))
     return Loaded(settings, {name: origins.get(name, "default") for name in known})
+
+
+def from_variable(name: str, environ: Mapping[str, str], default: object) -> object:
+    """What a setting's variable says, as a value of `default`'s type; None where it is not set. Raises BadParameter."""
+    text = environ.get(variable(name))
+    return None if text is None else _checked(name, _parsed(text, default), variable(name))
 
 
 def allowed(name: str) -> str:

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from meshkiln.engines.codec import ARRAYS, pack, unpack
 from meshkiln.errors import BadPicture
+from meshkiln.settings import from_variable
 
 if TYPE_CHECKING:
     from meshkiln.engines.base import Value, Work
@@ -96,8 +97,9 @@ def read(batch: Sequence[Work]) -> list[Value]:
 
 
 def _most_pixels() -> int:
-    """The limit of the server whose worker this is, as its setting `picture_pixels` says."""
-    return int(os.environ.get("MESHKILN_PICTURE_PIXELS") or MAX_PIXELS)
+    """What the variable of the setting `picture_pixels` says; a server sets it for its workers. Raises BadParameter."""
+    said = from_variable("picture_pixels", os.environ, MAX_PIXELS)
+    return MAX_PIXELS if said is None else cast("int", said)
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
