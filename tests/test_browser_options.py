@@ -52,6 +52,8 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     # The server refuses it as well. Trying again would be no use: what helps is another value.
     drop(page, [mug((121, 60, 140))])
     expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed", timeout=WAIT)
+    said = "One of the options cannot be used: Depth has to be a number from 0.02 to 3, and is 99"
+    expect(page.locator(".item .problem")).to_have_text(re.compile(re.escape(said)))
     expect(page.get_by_role("button", name=re.compile("^Try "))).to_have_count(0)
     expect(page.get_by_role("button", name="Make it again")).to_be_disabled()
     page.locator(".fold > summary").click()

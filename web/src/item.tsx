@@ -10,9 +10,9 @@ import { pick } from "./give";
 import { called, over, type Item } from "./items";
 import { pictureOf } from "./kept";
 import { Model } from "./model";
-import { cutAlready, showOption } from "./options";
+import { cutAlready, inWords, showOption } from "./options";
 import { usePreview } from "./previews";
-import { helpOf } from "./problems";
+import { helpOf, titleOf } from "./problems";
 import { Progress } from "./progress";
 import { again, askNow, cancel, keep, remove, repair, send } from "./sending";
 import { bytes, provenance, used, withCut } from "./words";
@@ -114,7 +114,7 @@ export function ItemView(props: {
       {(open || !over(item)) && <Progress item={item} engine={engine} open={open} />}
       {item.problem && (
         <p class={over(item) ? "problem" : "problem waits"} role="alert">
-          <strong>{item.problem.title}{item.problem.detail ? ":" : "."}</strong> {item.problem.detail}
+          <strong>{titleOf(item.problem)}{item.problem.detail ? ":" : "."}</strong> {helpOf(item.problem) === "options" ? inWords(engine, item.problem.detail) : item.problem.detail}
         </p>
       )}
       {item.problem && item.state === "sending" && <Asking item={item} name={name} />}

@@ -85,6 +85,16 @@ export function showOption(engine: Engine | undefined, trouble: string): void {
   (field?.querySelector<HTMLElement>("input, select") ?? fold.querySelector("summary"))?.focus();
 }
 
+/** What the server says is wrong with a parameter, with the options called what they are called here. */
+export function inWords(engine: Engine | undefined, trouble: string): string {
+  for (const { name } of engine?.parameters ?? []) {
+    const [found, value, allowed] = new RegExp(`^${name}=(.*?) is not (.*)$`).exec(trouble) ?? [];
+    if (found) return `${label(name)} has to be ${allowed}, and is ${value}`;
+    trouble = trouble.replace(new RegExp(`\\b${name}(=|(?= is ))`, "g"), (_, equals: string) => label(name) + (equals && " "));
+  }
+  return trouble;
+}
+
 /** What can still be made of a picture that `made` were asked of: what the options say now, else the next seeds, if any. */
 export function anew(engines: Engine[], options: Options, made: Record<string, string>[]): Record<string, string>[] {
   const asked = queries(engines, options);

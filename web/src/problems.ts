@@ -33,6 +33,11 @@ const WAITS: Record<string, Pick<Trouble, "title" | "detail">> = {
   "queue-full": { title: "Too many others wait already", detail: "your picture is kept here, and is sent when there is room" },
 };
 
+/** What the server's titles are to somebody who has never heard of its parameters. */
+const TITLES: Record<string, string> = { "bad-parameter": "One of the options cannot be used" };
+
+export const titleOf = (trouble: Trouble): string => TITLES[trouble.kind] ?? trouble.title;
+
 /** A refusal after which the same is asked again. */
 export const whileWaiting = (trouble: Trouble): Trouble => ({ ...trouble, ...WAITS[trouble.kind] });
 
