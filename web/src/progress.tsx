@@ -2,7 +2,7 @@
 
 import type * as api from "./api";
 import { called, over, type Item } from "./items";
-import { computed, DOING, seconds, stepOf, withCut } from "./words";
+import { computed, DOING, seconds, stepOf, where, withCut } from "./words";
 
 /** An item's stages as chips that fill, each saying where it was found or how long it took. */
 /** open : whether somebody looks at it, and so is told when another stage begins */
@@ -19,12 +19,12 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
     if (report) {
       if (computed(report)) return { name, kind: "computed", told: seconds(report.seconds), fill: 1 };
       if (report.joined) return { name, kind: "found", told: "shared", fill: 1 };
-      if (report.source) return { name, kind: "found", told: `in ${report.source}`, fill: 1 };
+      if (report.source) return { name, kind: "found", told: where(report.source), fill: 1 };
       return { name, kind: "found", told: "not needed", fill: 1 };
     }
     if (done) {
       const found = done.source !== "computed";
-      return { name, kind: found ? "found" : "computed", told: !found ? seconds(done.seconds) : done.source === "joined" ? "shared" : `in ${done.source}`, fill: 1 };
+      return { name, kind: found ? "found" : "computed", told: !found ? seconds(done.seconds) : done.source === "joined" ? "shared" : where(done.source), fill: 1 };
     }
     if (i === at && !over(item)) return { name, kind: "active", told: live.steps ? `${live.step} of ${live.steps}` : "", fill: live.steps ? live.step / live.steps : 0.5 };
     if (i < at) return { name, kind: "computed", told: "", fill: 1 };

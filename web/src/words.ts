@@ -79,6 +79,9 @@ export function withCut(document: Generation, cut: Stage[]): Generation {
   return { ...document, stages: stages.map((stage) => before.get(stage.stage) ?? stage), saved_seconds: Math.max(0, (document.saved_seconds ?? 0) - spent) };
 }
 
+/** Where the store had it. */
+export const where = (source: string | null): string => (source === "disk" ? "on disk" : source ? `in ${source}` : "");
+
 /** Where an answer came from and what that was worth. answered : milliseconds until it was here, when it was stored */
 export function provenance(document: Generation, engine: Engine | undefined, answered: number | null): string {
   const stages = document.stages ?? [];
