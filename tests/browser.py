@@ -6,6 +6,7 @@ each look, which the page's policy refuses from the second look on, so it fails 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -67,10 +68,12 @@ def opened(context: BrowserContext, path: str) -> Iterator[Page]:
     assert elsewhere == []
 
 
-def by_itself(page: Page) -> None:
-    """Have the studio go on without asking about cut-outs, as somebody who has set that."""
-    page.evaluate("localStorage.setItem('meshkiln.options', JSON.stringify({asks: false}))")
-    page.reload()
+def by_itself(context: BrowserContext) -> None:
+    """Have the studio go on without asking about cut-outs, as somebody who has set that before they open it."""
+    # Not in the empty page that every page is before it is opened: that has no storage.
+    context.add_init_script(
+        """if (location.protocol === "http:") localStorage["meshkiln.options"] ??= JSON.stringify({asks: false})"""
+    )
 
 
 def inked(locator: Locator) -> NDArray[np.float64]:
@@ -80,11 +83,14 @@ def inked(locator: Locator) -> NDArray[np.float64]:
 
 def drop(page: Page, files: list[tuple[str, bytes, str]]) -> None:
     """Drop files (name, bytes, media type) on the page, as a hand would."""
-    data = [[name, list(content), kind] for name, content, kind in files]
+    data = [[name, base64.b64encode(content).decode(), kind] for name, content, kind in files]
     page.evaluate(
         """files => {
             const carried = new DataTransfer();
-            for (const [name, bytes, type] of files) carried.items.add(new File([new Uint8Array(bytes)], name, {type}));
+            for (const [name, text, type] of files) {
+                const bytes = Uint8Array.from(atob(text), character => character.charCodeAt(0));
+                carried.items.add(new File([bytes], name, {type}));
+            }
             const event = {dataTransfer: carried, bubbles: true, cancelable: true};
             for (const kind of ["dragenter", "dragover", "drop"])
                 document.body.dispatchEvent(new DragEvent(kind, event));

@@ -51,6 +51,14 @@ def context(browser: Browser, studio: httpx.Client) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
+def by_itself(context: BrowserContext) -> None:
+    """They have set that the studio goes on without asking about cut-outs. Named by `usefixtures`, so before `page`."""
+    from browser import by_itself
+
+    by_itself(context)
+
+
+@pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """The studio, which asks nobody but its server and whose scripts fail nowhere."""
     from browser import opened

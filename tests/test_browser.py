@@ -16,7 +16,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser's driver is not i
 
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
-from browser import by_itself, drop, inked
+from browser import drop, inked
 from serving import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
@@ -84,8 +84,8 @@ def test_the_cutout_comes_first_and_what_is_kept_becomes_a_mesh_in_every_format(
         assert sum(len(mesh.faces) for mesh in meshes) > 1000, format
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((170, 50, 30))])
     ready(page)
     expect(page.locator(".canvas[data-ready]")).to_be_visible(timeout=WAIT)
@@ -132,8 +132,8 @@ def test_the_mesh_is_seen_textured_as_wires_as_normals_and_turning(page: Page) -
     expect(page.get_by_role("img", name="seen from the right")).to_be_visible()
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_the_same_again_is_told_to_come_from_memory(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((40, 90, 180))])
     ready(page)
     drop(page, [mug((40, 90, 180))])
@@ -144,8 +144,8 @@ def test_the_same_again_is_told_to_come_from_memory(page: Page) -> None:
     expect(page.locator('[data-stage="export"]').first).to_have_text("Colours and file in memory")
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_refresh_in_the_middle_loses_nothing(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((200, 150, 30)), mug((30, 150, 60))])
     expect(page.locator("[data-item]")).to_have_count(2)
     page.reload()
@@ -155,8 +155,8 @@ def test_a_refresh_in_the_middle_loses_nothing(page: Page) -> None:
     expect(page.locator('[data-state="succeeded"]')).to_have_count(2)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_what_is_on_the_list_survives_a_refresh_that_comes_before_its_picture_is_written(page: Page) -> None:
-    by_itself(page)
     # A disk that takes its time: what was put is kept once its transaction is complete, and not before.
     page.evaluate(
         """() => {
@@ -176,8 +176,8 @@ def test_what_is_on_the_list_survives_a_refresh_that_comes_before_its_picture_is
     ready(page)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_an_answer_that_breaks_off_is_asked_for_again(page: Page) -> None:
-    by_itself(page)
     page.evaluate(
         """() => {
             const whole = Response.prototype.json;
@@ -234,8 +234,8 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
             item.get_by_role("button", name="Choose another picture").click()
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_of_several_files_the_first_that_can_be_used_is_shown(page: Page) -> None:
-    by_itself(page)
     unusable = [("empty.png", b"", "image/png"), ("notes.txt", b"milk", "text/plain")]
     drop(page, [*unusable, mug((34, 140, 99)), mug((35, 140, 99), "cup")])
     expect(page.locator('[data-state="failed"]')).to_have_count(2, timeout=WAIT)
@@ -253,10 +253,10 @@ def test_of_several_files_the_first_that_can_be_used_is_shown(page: Page) -> Non
     expect(page.locator(".item.open")).to_have_count(0)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_file_that_goes_before_it_was_sent_is_made_all_the_same(
     page: Page, context: BrowserContext, tmp_path: Path
 ) -> None:
-    by_itself(page)
     name, data, _ = mug((91, 60, 20))
     (tmp_path / name).write_bytes(data)
     context.set_offline(True)
@@ -285,8 +285,8 @@ def test_a_file_that_cannot_be_read_is_said_to_be_so(page: Page, tmp_path: Path)
     expect(page.locator(".away")).to_have_count(0)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_what_is_cancelled_ends_and_can_be_tried_again(page: Page) -> None:
-    by_itself(page)
     # Held back on its way, so that it can be cancelled however fast the machine is.
     page.route("**/v1/generations?*", lambda route: None, times=1)
     drop(page, [mug((120, 20, 120))])
@@ -322,8 +322,8 @@ def test_what_is_cancelled_while_nothing_is_accepted_says_no_more_that_it_will_b
     expect(page.locator(".item .problem")).to_have_count(0)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_what_the_server_works_on_is_cancelled_there(page: Page) -> None:
-    by_itself(page)
     # Work that lasts for longer than a person, or a busy browser, takes to click.
     page.locator("summary").click()
     page.get_by_label("Engine", exact=True).select_option("vecset")
@@ -336,8 +336,8 @@ def test_what_the_server_works_on_is_cancelled_there(page: Page) -> None:
     assert page.request.get(place).json()["state"] == "cancelled"
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_another_tab_shows_the_same_queue(page: Page, context: BrowserContext) -> None:
-    by_itself(page)
     drop(page, [mug((20, 120, 120))])
     expect(page.locator("[data-item]")).to_have_count(1)
     other = context.new_page()
@@ -348,8 +348,8 @@ def test_another_tab_shows_the_same_queue(page: Page, context: BrowserContext) -
     expect(other.locator("[data-item]")).to_have_count(0)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_what_is_given_while_the_server_is_away_is_made_when_it_is_back(page: Page, context: BrowserContext) -> None:
-    by_itself(page)
     context.set_offline(True)
     drop(page, [mug((90, 90, 20))])
     expect(page.locator(".away")).to_be_visible()
@@ -358,8 +358,8 @@ def test_what_is_given_while_the_server_is_away_is_made_when_it_is_back(page: Pa
     ready(page)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_verdict_and_its_reason_are_there_after_a_refresh(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((10, 60, 90))])
     ready(page)
     page.get_by_role("button", name="No, it is not good").click()
@@ -370,8 +370,8 @@ def test_a_verdict_and_its_reason_are_there_after_a_refresh(page: Page) -> None:
     expect(page.get_by_label("Why?")).to_have_value("the handle is closed")
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_verdict_that_is_not_kept_is_not_shown_as_kept_and_a_new_one_is_not_lost_to_an_old_one(page: Page) -> None:
-    by_itself(page)
     held_back: list[Route] = []
     where = "**/feedback"
     page.route(where, lambda route: held_back.append(route) if route.request.method == "GET" else route.fallback())

@@ -16,7 +16,7 @@ pytest.importorskip("axe_playwright_python")
 
 from playwright.sync_api import Browser, Page, Route, expect
 
-from browser import by_itself, drop
+from browser import drop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 
@@ -25,8 +25,8 @@ def nobody(route: Route) -> None:
     route.fulfill(status=502, content_type="text/html", body="<h1>Bad Gateway</h1>")
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_what_is_given_while_a_proxy_has_nobody_behind_it_is_made_when_it_has(page: Page) -> None:
-    by_itself(page)
     page.route("**/*", nobody)
     drop(page, [mug((31, 90, 20))])
     expect(page.locator(".away")).to_be_visible()
@@ -35,8 +35,8 @@ def test_what_is_given_while_a_proxy_has_nobody_behind_it_is_made_when_it_has(pa
     ready(page)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_picture_is_sent_again_to_who_fails_without_a_word_but_not_for_ever(page: Page) -> None:
-    by_itself(page)
     page.clock.install()
     asked: list[str] = []
 
@@ -63,8 +63,8 @@ def test_a_picture_is_sent_again_to_who_fails_without_a_word_but_not_for_ever(pa
     ready(page)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_what_the_server_itself_fails_at_is_said_at_once(page: Page) -> None:
-    by_itself(page)
     failed = {"title": "The server failed", "detail": "the server's log tells more"}
     page.route(
         "**/v1/generations?*",
@@ -86,8 +86,8 @@ def test_a_server_that_does_not_tell_its_engines_is_asked_again(page: Page) -> N
     expect(page.locator("main > .problem")).to_have_count(0)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_cutout_that_a_busy_server_draws_later_is_shown_later(page: Page) -> None:
-    by_itself(page)
     asked: list[str] = []
 
     def busy(route: Route) -> None:
@@ -104,8 +104,8 @@ def test_a_cutout_that_a_busy_server_draws_later_is_shown_later(page: Page) -> N
     assert len(asked) >= 4
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_stream_that_is_refused_is_not_asked_for_again_at_once(page: Page) -> None:
-    by_itself(page)
     asked: list[str] = []
 
     def refused(route: Route) -> None:
@@ -118,8 +118,8 @@ def test_a_stream_that_is_refused_is_not_asked_for_again_at_once(page: Page) -> 
     assert 1 <= len(asked) <= 3, "it is looked at now and then instead"
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_an_option_that_is_the_engines_default_is_asked_for_where_the_recipe_says_otherwise(page: Page) -> None:
-    by_itself(page)
     page.locator("summary").first.click()
     page.get_by_label("Engine", exact=True).select_option("vecset")
     page.get_by_label("Recipe", exact=True).select_option("reference")
@@ -153,8 +153,8 @@ def test_where_no_recipe_is_chosen_the_options_show_what_the_servers_own_sets(br
         page.close()
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_meshes_whose_pictures_are_not_drawn_yet_keep_nobody_waiting(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((34, 93, 20))])
     ready(page)
     (one,) = page.request.get("/v1/artifacts?limit=1").json()["artifacts"]
@@ -179,8 +179,8 @@ def test_meshes_whose_pictures_are_not_drawn_yet_keep_nobody_waiting(page: Page)
     expect(page.locator(".gallery img").first).to_be_visible(timeout=WAIT)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_mesh_that_is_stored_as_stl_alone_shows_its_picture_and_is_downloaded(page: Page) -> None:
-    by_itself(page)
     answer = page.request.post(
         "/v1/generations?format=stl&wait=60&depth=0.31",
         headers={"content-type": "image/png"},

@@ -14,7 +14,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser's driver is not i
 
 from playwright.sync_api import Page, Route, expect
 
-from browser import by_itself, drop
+from browser import drop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 REFUSED = {"title": "The server failed", "detail": "the server's log tells more", "status": 500}
@@ -152,8 +152,8 @@ def test_a_picture_that_a_busy_server_does_not_draw_at_once_is_asked_for_again(p
     assert len(asked) >= 3
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_how_large_a_mesh_of_the_gallery_will_be_is_what_it_was_asked_for_with(page: Page) -> None:
-    by_itself(page)
     page.locator("summary").first.click()
     page.get_by_label("Printed size (mm)", exact=True).fill("50")
     drop(page, [mug((61, 61, 200))])
@@ -166,8 +166,8 @@ def test_how_large_a_mesh_of_the_gallery_will_be_is_what_it_was_asked_for_with(p
     assert max(map(int, re.findall(r"\d+", printed.inner_text().partition("mm")[0]))) == 50
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_who_has_a_mesh_on_the_list_that_somebody_deleted_makes_it_again(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((62, 62, 200))])
     ready(page)
     (one,) = page.request.get("/v1/artifacts?limit=1").json()["artifacts"]
@@ -192,8 +192,8 @@ def _an_hour_older_than_its_stl(route: Route) -> None:
     route.fulfill(json=listed)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_the_gallery_shows_what_the_store_holds_and_lets_it_go(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((60, 60, 200))])
     ready(page)
     card = page.locator(".gallery li").first

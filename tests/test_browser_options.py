@@ -14,7 +14,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser's driver is not i
 
 from playwright.sync_api import Page, expect
 
-from browser import by_itself, drop
+from browser import drop
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 
@@ -40,8 +40,8 @@ def test_what_nobody_knows_in_the_storage_of_the_browser_is_passed_over(page: Pa
     ready(page)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
-    by_itself(page)
     expect(page.get_by_label("Depth", exact=True)).to_be_hidden()
     page.locator("summary").click()
     depth, faces = (page.get_by_label(name, exact=True) for name in ("Depth", "Faces"))
@@ -87,8 +87,8 @@ def test_options_are_asked_for_what_they_say_and_kept(page: Page) -> None:
     expect(page.locator("summary")).not_to_contain_text("changed")
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_finished_picture_is_made_again_otherwise(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((33, 144, 99))])
     ready(page)
     again = page.get_by_role("button", name="Make it again")
@@ -125,8 +125,8 @@ def test_a_finished_picture_is_made_again_otherwise(page: Page) -> None:
     expect(page.locator('[data-state="succeeded"]')).to_have_count(5)
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_formats_that_the_server_has_no_picture_for_any_more_are_made_of_the_one_that_is_kept_here(page: Page) -> None:
-    by_itself(page)
     drop(page, [mug((34, 144, 99))])
     ready(page)
     # As the server tells it once its retention time is over.

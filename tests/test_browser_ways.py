@@ -147,11 +147,11 @@ def test_who_waits_sees_his_place_in_the_queue_and_a_place_that_is_given_up_is_t
 # Anybody.
 
 
+@pytest.mark.usefixtures("by_itself")
 def test_a_browser_without_webgl_says_so_and_downloads(context: BrowserContext) -> None:
     context.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     page = context.new_page()
     page.goto("/")
-    by_itself(page)
     drop(page, [mug((160, 44, 15))])
     ready(page)
     # Said, which it would not be as a part of something that is told to be a picture.
@@ -262,11 +262,11 @@ def test_a_server_that_is_stopped_and_started_again_goes_on_where_it_was(browser
         with serving(tmp_path, {"inflate": ENGINE}, engine="inflate", shutdown_seconds=0.0) as http:
             port = http.base_url.port
             context = browser.new_context(base_url=str(http.base_url))
+            by_itself(context)
             page = context.new_page()
             elsewhere: list[str] = []
             only_from(page, elsewhere)
             page.goto("/")
-            by_itself(page)
             with page.expect_response(lambda answer: answer.request.method == "POST") as posted:
                 drop(page, [mug((77, 120, 33), "one"), mug((33, 120, 177), "two")])
             assert posted.value.status == 202
