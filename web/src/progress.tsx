@@ -27,7 +27,8 @@ export function Progress(props: { item: Item; engine: api.Engine | undefined; op
       return { name, kind: found ? "found" : "computed", told: !found ? seconds(done.seconds) : done.source === "joined" ? "shared" : where(done.source), fill: 1 };
     }
     if (i === at && !over(item)) return { name, kind: "active", told: live.steps ? `${live.step} of ${live.steps}` : "", fill: live.steps ? live.step / live.steps : 0.5 };
-    if (i < at) return { name, kind: "computed", told: "", fill: 1 };
+    // Passed without a word: what comes after it was found.
+    if (i < at) return { name, kind: "found", told: "", fill: 1 };
     return { name, kind: "", told: "", fill: 0 };
   });
   const [stage, rest] = nowDoing(item);
