@@ -70,6 +70,12 @@ def test_defaults_are_the_recipe_fast() -> None:
     assert set(ENGINE.recipes) == {"reference", "balanced", "fast"}
 
 
+def test_fast_and_balanced_share_their_latents() -> None:
+    """Who asks for the one after the other pays for decoding alone: what `sample` is given is the same."""
+    fast, balanced = (ENGINE.canonical(ENGINE.recipes[name]) for name in ("fast", "balanced"))
+    assert [s.mattering(fast) == s.mattering(balanced) for s in ENGINE.stages[:5]] == [True] * 4 + [False]
+
+
 def test_recipes_say_everything_that_matters_to_sampling_and_decoding() -> None:
     """So that no recipe changes when a default does, and a recipe's name adds nothing to its parameters."""
     deciding = {name for stage in ENGINE.stages[2:5] for name in stage.parameters} - {"seed"}
