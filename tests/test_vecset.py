@@ -151,20 +151,46 @@ def test_a_vertex_finds_its_pixel() -> None:
     assert pixel_of(near, (0.3, 0.2, 0.5), pixels) == pytest.approx(expected * (25, -25) + (40, 30))
 
 
+def fine(*boxes: tuple[tuple[float, float, float], tuple[float, float, float]]) -> Mesh:
+    """Boxes (extents, middle), with vertices close enough to be splatted."""
+    parts = [trimesh.creation.box(extents, trimesh.transformations.translation_matrix(at)) for extents, at in boxes]
+    shape = trimesh.util.concatenate(parts).subdivide_to_size(0.02)
+    return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int32))
+
+
+def seen_by(camera: Camera, mesh: Mesh, size: int = 128) -> np.ndarray:
+    """The mesh's outline (size, size)."""
+    column, row = ((camera.crop(mesh.vertices) * (1, -1) + 1) * size / 2).astype(int).T
+    outline = np.zeros((size, size), bool)
+    outline[row, column] = True
+    return outline
+
+
 @pytest.mark.parametrize("nearness", [0.0, 0.2, 0.4])
 def test_the_camera_is_found_from_the_outline(nearness: float) -> None:
     """A bar that runs towards the viewer, off the axis, looks different from near and far."""
-    bar = trimesh.creation.box((0.3, 0.3, 1.6))
-    bar.apply_translation((0.5, 0.2, 0))
-    shape = trimesh.util.concatenate([bar, trimesh.creation.box((1.6, 0.4, 0.4))]).subdivide_to_size(0.02)
-    mesh = Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int32))
+    mesh = fine(((0.3, 0.3, 1.6), (0.5, 0.2, 0)), ((1.6, 0.4, 0.4), (0, 0, 0)))
     true = looking(mesh.vertices, nearness)
-    column, row = ((true.crop(mesh.vertices) * (1, -1) + 1) * 32).astype(int).T
-    outline = np.zeros((64, 64), bool)
-    outline[row, column] = True
-    assert fit(mesh, outline).nearness == pytest.approx(nearness, abs=0.051)
+    found = fit(mesh, seen_by(true, mesh))
+    assert found.nearness == pytest.approx(nearness, abs=0.051)
+    assert np.abs(found.crop(mesh.vertices) - true.crop(mesh.vertices)).max() < 0.04
     assert np.abs(true.crop(mesh.vertices)).max() == pytest.approx(crop.FILL)
-    assert fit(Mesh.empty(), outline).nearness == 0
+    assert fit(Mesh.empty(), seen_by(true, mesh)).nearness == 0
+
+
+def test_a_limb_that_the_mesh_lacks_does_not_move_the_camera() -> None:
+    """By its extents the mesh would be seen half as large again as the picture shows it, and lower."""
+    body, limb = ((1.0, 0.9, 0.5), (0, -0.35, 0)), ((0.06, 0.7, 0.06), (0.2, 0.45, 0))
+    whole, maimed = fine(body, limb), fine(body)
+    true = looking(whole.vertices, 0.2)
+    found = fit(maimed, seen_by(true, whole))
+    off = np.abs(found.crop(maimed.vertices) - true.crop(maimed.vertices)).max()
+    assert (
+        off
+        < 0.08
+        < 0.3
+        < np.abs(looking(maimed.vertices, 0.2).crop(maimed.vertices) - true.crop(maimed.vertices)).max()
+    )
 
 
 def disc(size: int = 96) -> np.ndarray:

@@ -19,7 +19,7 @@ _WEIGHTS = _manifest()
 ENCODE = Stage(
     name="encode",
     id="meshkiln.vecset.encode",
-    version=1,
+    version=2,
     compute="meshkiln.engines.vecset.encode:encode",
     reads=("matte",),
     parameters=("numeric",),
@@ -50,7 +50,7 @@ SAMPLE = Stage(
 DECODE = Stage(
     name="decode",
     id="meshkiln.vecset.decode",
-    version=3,
+    version=4,
     compute="meshkiln.engines.vecset.decode:decode",
     reads=("sample",),
     parameters=("octree_resolution", "decoder", "numeric"),
@@ -122,8 +122,8 @@ RECIPES: dict[str, dict[str, Scalar]] = {
         "numeric": "fp32",
     },
 }
-# The same latents, and a distilled decoder. Fewer steps save little beside it and end farther off; so does the distilled
-# student, which is as good on the mean, but ends in another shape: too far off shape by shape for the bound on a loss.
+# The same latents, and a distilled decoder. Fewer steps save little beside it and end farther off. So does the
+# distilled student: as good on the mean, but another shape, too far off shape by shape for the bound on a loss.
 RECIPES["fast"] = {**RECIPES["balanced"], "decoder": "patches" if _PATCHES else "sparse"}
 """The one place where a recipe's steps, solver, guidance and decoder are chosen (benchmarks/recipes.py has the curve).
 `fast` is the default."""

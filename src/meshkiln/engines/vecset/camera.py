@@ -1,8 +1,8 @@
 """The pinhole that a picture was probably taken from: the model's frame is free of perspective, the picture is not.
 
-A camera looks along −z from (0, 0, distance) and its crop is a square window in the plane z = 0, fitted around what is
-seen as `crop.window` fits it around the cut-out. The distance is what mesh and picture do not tell: the one is taken
-under which the mesh's silhouette agrees best with the cut-out's.
+A camera looks along −z from (0, 0, distance) and its crop is a square window in the plane z = 0. The crop was fitted
+around what the picture shows, and the mesh is not quite that: distance and window are taken under which the mesh's
+silhouette agrees best with the cut-out's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from meshkiln.engines.vecset.grid import F32, Mesh
 
 F64 = NDArray[np.float64]
 
-OUTLINE = 64
-"""Side of the outline in pixels."""
+OUTLINE = 128
+"""Side of the outline in pixels. What is splatted covers each pixel that it touches, which a coarser one feels."""
 
 SPLATTED = 30_000
-"""Points of the surface that a silhouette is splatted from: a dozen a pixel of what they cover."""
+"""Points of the surface that a silhouette is splatted from: a few a pixel of what they cover."""
 
 NEARNESS = np.linspace(0, 0.45, 10)
 """1 / distance that is tried: from no perspective to the widest view that training pictures have (50°)."""
@@ -53,14 +53,15 @@ def looking(points: NDArray[np.floating[Any]], nearness: float) -> Camera:
     # As `Camera.crop` with nothing moved, but axis by axis: there are hundreds of thousands of points.
     x, y, z = (points[:, along].astype(np.float64) for along in range(3))
     depth = 1 - z * nearness
-    x, y = x / depth, y / depth
-    left, right, bottom, top = float(x.min()), float(x.max()), float(y.min()), float(y.max())
-    half = max(right - left, top - bottom) / 2 / FILL
-    return Camera(nearness, ((left + right) / 2, (bottom + top) / 2), half)
+    return _fitted(x / depth, y / depth, nearness)
 
 
 def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
-    """The camera from which the mesh looks most like the outline (S, S), row 0 at the top; the farthest of equals."""
+    """The camera from which the mesh looks most like the outline (S, S), row 0 at the top; the farthest of equals.
+
+    From each distance the window is tried that a crop of the mesh would have, and the one in which its silhouette has
+    the outline's area and centroid: they bear with a limb that is missing or too long, whose are the extents.
+    """
     points = mesh.vertices
     if len(points) == 0:
         return Camera(0.0, (0.0, 0.0), 1.0)
@@ -68,23 +69,51 @@ def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
         # Sparse vertices would leave holes in what is splatted.
         points = np.concatenate([points, *(points[mesh.faces[:, [k, k - 1]]].mean(axis=1) for k in range(3))])
     x, y, z = np.ascontiguousarray(points[:: max(1, len(points) // SPLATTED)].T, np.float32)
-    best, chosen = -1.0, 0.0
+    wanted = _moments(outline)
+    best, chosen = -1.0, looking(points, 0.0)
     for nearness in NEARNESS[NEARNESS * float(z.max()) < 0.8]:
         closer = 1 / (1 - z * np.float32(nearness))
-        agreement = _agreement(x * closer, y * closer, outline)
-        if agreement > best + 1e-3:
-            best, chosen = agreement, float(nearness)
-    return looking(mesh.vertices, chosen)
+        at = x * closer, y * closer
+        start = _fitted(*at, float(nearness))
+        fitted = _silhouette(*at, start, len(outline))
+        moved = _matched(start, _moments(fitted), wanted)
+        for camera, seen in ((start, fitted), (moved, _silhouette(*at, moved, len(outline)))):
+            agreement = float((seen & outline).sum() / max((seen | outline).sum(), 1))
+            if agreement > best + 1e-3:
+                best, chosen = agreement, camera
+    return chosen
 
 
-def _agreement(x: F32, y: F32, outline: NDArray[np.bool_]) -> float:
-    """Intersection over union of the outline and what points (N,) of the image plane cover, fitted as a crop."""
-    size = len(outline)
-    low_x, high_x, low_y, high_y = x.min(), x.max(), y.min(), y.max()
-    scale = np.float32(size * FILL / max(high_x - low_x, high_y - low_y))
-    column = ((x - (low_x + high_x) / 2) * scale + size / 2).astype(np.int32)
-    row = ((low_y + high_y) / 2 - y) * scale + size / 2
-    splat = np.zeros(size * size, bool)
-    splat[row.astype(np.int32) * size + column] = True
-    seen = splat.reshape(outline.shape)
-    return float((seen & outline).sum() / max((seen | outline).sum(), 1))
+def _fitted(x: F32 | F64, y: F32 | F64, nearness: float) -> Camera:
+    """The camera whose window fits the points (N,) of the image plane as a crop would."""
+    left, right, bottom, top = float(x.min()), float(x.max()), float(y.min()), float(y.max())
+    return Camera(nearness, ((left + right) / 2, (bottom + top) / 2), max(right - left, top - bottom) / 2 / FILL)
+
+
+def _silhouette(x: F32, y: F32, camera: Camera, size: int) -> NDArray[np.bool_]:
+    """(size, size): what points (N,) of the image plane cover of the camera's window."""
+    scale = np.float32(size / 2 / camera.half)
+    column = ((x - np.float32(camera.centre[0])) * scale + size / 2).astype(np.int32)
+    row = ((np.float32(camera.centre[1]) - y) * scale + size / 2).astype(np.int32)
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
+    covered = np.zeros(size * size, bool)
+    covered[(row * size + column)[inside]] = True
+    return covered.reshape(size, size)
+
+
+Moments = tuple[float, float, float]
+"""Of a silhouette: its area, and x and y of its centroid, in the window, [−1, 1]²."""
+
+
+def _moments(seen: NDArray[np.bool_]) -> Moments:
+    size = len(seen)
+    row, column = np.nonzero(seen)
+    area = len(row) * 4 / size**2
+    return area, (float(column.mean()) + 0.5) / size * 2 - 1, 1 - (float(row.mean()) + 0.5) / size * 2
+
+
+def _matched(camera: Camera, seen: Moments, wanted: Moments) -> Camera:
+    """The camera moved and zoomed so that what has moments `seen` through it has those `wanted`."""
+    half = camera.half * (seen[0] / wanted[0]) ** 0.5
+    x, y = (camera.centre[k] + seen[1 + k] * camera.half - wanted[1 + k] * half for k in range(2))
+    return Camera(camera.nearness, (x, y), half)

@@ -25,7 +25,7 @@ def encode(batch: Sequence[Work]) -> list[Value]:
     """The stage: for each cut-out `{"pixels"}`, what the model and the texture need to know of it.
 
     tokens : (T, C) float32
-    outline : (64, 8) uint8, the crop's silhouette as packed bits
+    outline : (128, 16) uint8, the crop's silhouette as packed bits
     window : (4,) float64, where the crop is in the cut-out: (u, v) of its middle, and half its width and height
     """
     cutouts = [work.inputs[0]["pixels"] for work in batch]
@@ -37,7 +37,7 @@ def encode(batch: Sequence[Work]) -> list[Value]:
 
 
 def outline(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The silhouette (64, 64) of the crop that the model sees of a cut-out (H, W, 4)."""
+    """The silhouette (128, 128) of the crop that the model sees of a cut-out (H, W, 4)."""
     seen: NDArray[np.bool_] = crop.recentre(pixels, OUTLINE, slice(3, 4))[0] >= 0.5
     return seen
 
