@@ -28,6 +28,10 @@ NEARNESS = np.linspace(0, 0.45, 10)
 """1 / distance that is tried: from no perspective to the widest view that training pictures have (50°)."""
 
 
+STEPS = (0.03, 0.015, 0.008)
+"""By how much of half its window the best camera is moved and zoomed; the last is half a pixel."""
+
+
 @dataclass(frozen=True, slots=True)
 class Camera:
     """nearness : 1 / distance, 0 for no perspective; centre, half : of the window in the plane z = 0"""
@@ -60,7 +64,8 @@ def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
     """The camera from which the mesh looks most like the outline (S, S), row 0 at the top; the farthest of equals.
 
     From each distance the window is tried that a crop of the mesh would have, and the one in which its silhouette has
-    the outline's area and centroid: they bear with a limb that is missing or too long, whose are the extents.
+    the outline's area and centroid: they bear with a limb that is missing or too long, whose are the extents. The best
+    of all is then moved and zoomed while that helps.
     """
     points = mesh.vertices
     if len(points) == 0:
@@ -70,7 +75,7 @@ def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
         points = np.concatenate([points, *(points[mesh.faces[:, [k, k - 1]]].mean(axis=1) for k in range(3))])
     x, y, z = np.ascontiguousarray(points[:: max(1, len(points) // SPLATTED)].T, np.float32)
     wanted = _moments(outline)
-    best, chosen = -1.0, looking(points, 0.0)
+    best, chosen, its = -1.0, looking(points, 0.0), (x, y)
     for nearness in NEARNESS[NEARNESS * float(z.max()) < 0.8]:
         closer = 1 / (1 - z * np.float32(nearness))
         at = x * closer, y * closer
@@ -78,10 +83,31 @@ def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
         fitted = _silhouette(*at, start, len(outline))
         moved = _matched(start, _moments(fitted), wanted)
         for camera, seen in ((start, fitted), (moved, _silhouette(*at, moved, len(outline)))):
-            agreement = float((seen & outline).sum() / max((seen | outline).sum(), 1))
+            agreement = _agreement(seen, outline)
             if agreement > best + 1e-3:
-                best, chosen = agreement, camera
-    return chosen
+                best, chosen, its = agreement, camera, at
+    return _climbed(*its, chosen, best, outline)
+
+
+def _climbed(x: F32, y: F32, camera: Camera, best: float, outline: NDArray[np.bool_]) -> Camera:
+    """The camera moved and zoomed as long as the silhouette of points (N,) of the image plane agrees better."""
+    for step in STEPS:
+        improved = True
+        while improved:
+            improved = False
+            for along in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)):
+                dx, dy, zoom = (step * camera.half * k for k in along)
+                centre = camera.centre[0] + dx, camera.centre[1] + dy
+                other = Camera(camera.nearness, centre, camera.half + zoom)
+                agreement = _agreement(_silhouette(x, y, other, len(outline)), outline)
+                if agreement > best + 1e-4:
+                    best, camera, improved = agreement, other, True
+    return camera
+
+
+def _agreement(seen: NDArray[np.bool_], outline: NDArray[np.bool_]) -> float:
+    """Intersection over union."""
+    return int(np.count_nonzero(seen & outline)) / max(int(np.count_nonzero(seen | outline)), 1)
 
 
 def _fitted(x: F32 | F64, y: F32 | F64, nearness: float) -> Camera:
