@@ -31,6 +31,8 @@ from wrk import Load
 
 MOST = 1.05
 """The bar: processor time of an answer with telemetry, as a share of one without."""
+ROUNDS = 45
+"""Turns of each server and case: with neighbours at work a ratio of two turns may be a tenth off, or more."""
 
 
 def spent(peer: Peer) -> float:
@@ -100,13 +102,13 @@ def main() -> None:
     short = parser.parse_args().short
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        load = Load(folder, 2 if short else 4)
+        load = Load(folder, 2)
         if short:
             measure(folder, load, 3)
             return
         sources = [m.__file__ for m in (connection, exposition, hotpath, metrics, requests, watch, history, tally)]
         results = Results("telemetry", ("prometheus-client", "uvicorn"), [s for s in sources if s])
-        figures = results.item("stored answers", lambda: measure(folder, load, 15))
+        figures = results.item("stored answers", lambda: measure(folder, load, ROUNDS))
         met = results.finish(
             figures,
             [
