@@ -127,7 +127,7 @@ export function ItemView(props: {
                 <span>{!picture ? "There is nothing to be seen of it." : !cutout ? "The picture" : item.repaired ? "Your cut-out" : item.state === "held" ? "The cut-out" : "The cut-out: what becomes a mesh"}</span>
                 {picture && item.state !== "held" && <button type="button" onClick={() => setRepairing(true)}>Repair it</button>}
               </figcaption>
-              {picture && over(item) && (
+              {picture && over(item) && (props.anew.length > 0 || helpOf(item.problem) !== "picture") && (
                 <div class="row again">
                   <button type="button" disabled={!props.anew.length} onClick={() => void more()}>Make it again</button>
                   <small>{props.anew.length ? `now: ${told(props.anew)}` : "Change the options, and it can be made otherwise."}</small>
