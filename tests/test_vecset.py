@@ -176,6 +176,7 @@ def test_the_camera_is_found_from_the_outline(nearness: float) -> None:
     assert np.abs(found.crop(mesh.vertices) - true.crop(mesh.vertices)).max() < 0.04
     assert np.abs(true.crop(mesh.vertices)).max() == pytest.approx(crop.FILL)
     assert fit(Mesh.empty(), seen_by(true, mesh)).nearness == 0
+    assert fit(mesh, np.zeros((128, 128), bool)) == looking(mesh.vertices, 0.0)
 
 
 def test_a_limb_that_the_mesh_lacks_does_not_move_the_camera() -> None:

@@ -27,7 +27,6 @@ SPLATTED = 30_000
 NEARNESS = np.linspace(0, 0.45, 10)
 """1 / distance that is tried: from no perspective to the widest view that training pictures have (50°)."""
 
-
 STEPS = (0.03, 0.015, 0.008)
 """By how much of half its window the best camera is moved and zoomed; the last is half a pixel."""
 
@@ -70,6 +69,9 @@ def fit(mesh: Mesh, outline: NDArray[np.bool_]) -> Camera:
     points = mesh.vertices
     if len(points) == 0:
         return Camera(0.0, (0.0, 0.0), 1.0)
+    if not outline.any():
+        # Of a hairline no pixel is half covered, and what covers nothing has no centroid.
+        return looking(points, 0.0)
     if len(points) < SPLATTED:
         # Sparse vertices would leave holes in what is splatted.
         points = np.concatenate([points, *(points[mesh.faces[:, [k, k - 1]]].mean(axis=1) for k in range(3))])
