@@ -234,14 +234,6 @@ def test_a_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
             item.get_by_role("button", name="Choose another picture").click()
 
 
-def test_a_damaged_picture_can_be_repaired_or_replaced_but_not_made_again(page: Page) -> None:
-    name, data, kind = mug((61, 99, 33))
-    drop(page, [(name, data[: len(data) // 2], kind)])
-    expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed", timeout=WAIT)
-    expect(page.get_by_role("button", name="Choose another picture")).to_be_visible()
-    expect(page.locator(".item .again")).to_have_count(0)
-
-
 @pytest.mark.usefixtures("by_itself")
 def test_of_several_files_the_first_that_can_be_used_is_shown(page: Page) -> None:
     unusable = [("empty.png", b"", "image/png"), ("notes.txt", b"milk", "text/plain")]

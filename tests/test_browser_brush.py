@@ -10,7 +10,7 @@ pytest.importorskip("playwright.sync_api", reason="the browser's driver is not i
 from playwright.sync_api import Page, expect
 
 from browser import drop, inked
-from test_browser import held, mug, ready, seen
+from test_browser import WAIT, held, mug, ready, seen
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("browser")]
 
@@ -88,3 +88,11 @@ def test_a_cutout_is_repaired_with_a_brush_before_a_mesh_is_made_of_it(page: Pag
     ready(page)
     page.reload()
     expect(first.locator(".state")).to_have_text("Repaired")
+
+
+def test_a_damaged_picture_can_be_repaired_or_replaced_but_not_made_again(page: Page) -> None:
+    name, data, kind = mug((61, 99, 33))
+    drop(page, [(name, data[: len(data) // 2], kind)])
+    expect(page.locator("[data-item]")).to_have_attribute("data-state", "failed", timeout=WAIT)
+    expect(page.get_by_role("button", name="Choose another picture")).to_be_visible()
+    expect(page.locator(".item .again")).to_have_count(0)
